@@ -1,0 +1,78 @@
+"""What a backend gives the harness. The modules here are the only ones that import a framework.
+
+A trainer runs one model in one API style. The Keras-made styles (sequential, functional,
+subclassing) step with Keras's own train function, the one `fit` calls; `custom_loop` steps with a
+hand-written function of the backend.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from importlib import import_module
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.workload import Array, Batch
+
+Loss = Callable[[Any, Any], Any]
+
+
+class Trainer(Protocol):
+    """One model under one way of stepping."""
+
+    def place(self, batch: Batch) -> Any:
+        """A training batch on the device, in the form that `step` takes again and again."""
+
+    def step(self, placed: Any) -> Any:
+        """One optimiser step; returns without waiting for the device."""
+
+    def synchronise(self, result: Any) -> None:
+        """Wait until the step or the inference call that gave `result` is finished."""
+
+    def loss(self, result: Any) -> float:
+        """The step's loss on its batch, unscaled."""
+
+    def fit_epoch(self, batches: Iterable[Batch], steps: int) -> float:
+        """Train on the batches through the style's own loop; returns the mean loss."""
+
+    def place_inputs(self, inputs: Array) -> Any:
+        """Inputs on the device, in the form that `infer` takes."""
+
+    def infer(self, placed: Any) -> Any:
+        """The model's outputs, without waiting for the device."""
+
+    def outputs(self, result: Any) -> NDArray[np.float32]:
+        """The outputs of an inference call as an array."""
+
+    def push(self) -> None:
+        """Take the state from the Keras variables, after they were assigned."""
+
+    def pull(self) -> None:
+        """Write the state back into the Keras variables, before they are read."""
+
+
+class Backend(Protocol):
+    """A backend module's functions."""
+
+    def configure(self, precision: str, threads: int) -> dict[str, str]:
+        """Pin the numerics; returns the effective ones. Called once, before any operation."""
+
+    def optimizer_class(self, kind: type[Any]) -> type[Any]:
+        """The Keras optimiser class, made to compute what the other backends compute."""
+
+    def fit_trainer(self, model: Any) -> Trainer:
+        """Steps with the compiled Keras model's own functions."""
+
+    def loop_trainer(self, model: Any, loss: Loss, optimizer: Any) -> Trainer:
+        """Steps with a hand-written function of the backend."""
+
+    def is_out_of_memory(self, error: BaseException) -> bool:
+        """Whether the exception is this backend's way of saying that memory ran out."""
+
+
+def backend(name: str) -> Backend:
+    """The module of that backend; importing it imports the framework and Keras."""
+    module: Any = import_module(f"harness.backends.{name}")
+    return module  # type: ignore[no-any-return]

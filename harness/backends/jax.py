@@ -1,0 +1,165 @@
+"""JAX: Keras's jitted train step over explicit state, and a stateless value_and_grad step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from itertools import repeat
+from typing import Any
+
+import jax
+import keras
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.backends import Loss
+from harness.workload import Array, Batch
+
+
+def configure(precision: str, threads: int) -> dict[str, str]:
+    matmul = "tensorfloat32" if precision == "tensorfloat32" else "highest"
+    jax.config.update("jax_default_matmul_precision", matmul)
+    return {
+        "execution": "xla",
+        "jit_compile": "True",
+        "matmul_precision": "tf32" if matmul == "tensorfloat32" else "ieee",
+        # XLA's CPU thread pool follows the process's affinity and has no switch of its own.
+        "intra_op_threads": str(threads),
+        "platform": jax.default_backend(),
+        "input_pipeline": "python generator",
+    }
+
+
+def optimizer_class(kind: type[Any]) -> type[Any]:
+    return kind
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    exhausted = isinstance(error, jax.errors.JaxRuntimeError) and (
+        "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error)
+    )
+    return exhausted or isinstance(error, MemoryError)
+
+
+class _State:
+    """The model's state outside its Keras variables, as the jitted functions take and return it."""
+
+    def __init__(self, *groups: Any) -> None:
+        self._groups = groups
+        self.push()
+
+    def push(self) -> None:
+        self._state = tuple([variable.value for variable in group] for group in self._groups)
+
+    def pull(self) -> None:
+        for variables, values in zip(self._groups, self._state, strict=True):
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+
+    def synchronise(self, result: Any) -> None:
+        jax.block_until_ready(result)
+
+    def loss(self, result: Any) -> float:
+        return float(result[0])
+
+    def outputs(self, result: Any) -> NDArray[np.float32]:
+        return np.asarray(result, dtype=np.float32)
+
+
+class FitTrainer(_State):
+    """Keras's train and predict functions, with the state that `fit` would hold."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        model.make_train_function()
+        model.make_predict_function()
+        super().__init__(
+            model.trainable_variables,
+            model.non_trainable_variables,
+            model.optimizer.variables,
+            model.metrics_variables,
+        )
+
+    def place(self, batch: Batch) -> Any:
+        return repeat(tuple(jax.device_put(array) for array in batch))
+
+    def step(self, placed: Any) -> Any:
+        logs, self._state = self._model.train_function(self._state, placed)
+        return logs["loss"], self._state
+
+    def fit_epoch(self, batches: Iterable[Batch], steps: int) -> float:
+        self.pull()
+        history = self._model.fit(iter(batches), steps_per_epoch=steps, epochs=1, verbose=0)
+        self.push()
+        return float(history.history["loss"][0])
+
+    def place_inputs(self, inputs: Array) -> Any:
+        return repeat((jax.device_put(inputs),))
+
+    def infer(self, placed: Any) -> Any:
+        # The predict function donates its state and hands it back.
+        trainable, non_trainable, *rest = self._state
+        result, state = self._model.predict_function((trainable, non_trainable), placed)
+        self._state = (*state, *rest)
+        return result
+
+
+class LoopTrainer(_State):
+    """A jitted stateless step and inference function; the state is donated and replaced."""
+
+    def __init__(self, model: Any, loss: Loss, optimizer: Any) -> None:
+        def scaled_loss(
+            trainable: Any, non_trainable: Any, optimizer_state: Any, x: Any, y: Any
+        ) -> Any:
+            outputs, non_trainable = model.stateless_call(
+                trainable, non_trainable, x, training=True
+            )
+            value = loss(y, outputs)
+            mapping = list(zip(optimizer.variables, optimizer_state, strict=True))
+            with keras.StatelessScope(state_mapping=mapping):
+                scaled = optimizer.scale_loss(value)
+            return scaled, (value, non_trainable)
+
+        def step(state: Any, x: Any, y: Any) -> Any:
+            trainable, non_trainable, optimizer_state = state
+            gradient = jax.value_and_grad(scaled_loss, has_aux=True)
+            (_, (value, non_trainable)), gradients = gradient(
+                trainable, non_trainable, optimizer_state, x, y
+            )
+            trainable, optimizer_state = optimizer.stateless_apply(
+                optimizer_state, gradients, trainable
+            )
+            return value, (trainable, non_trainable, optimizer_state)
+
+        def infer(trainable: Any, non_trainable: Any, x: Any) -> Any:
+            return model.stateless_call(trainable, non_trainable, x, training=False)[0]
+
+        self._step = jax.jit(step, donate_argnums=0)
+        self._infer = jax.jit(infer)
+        super().__init__(
+            model.trainable_variables, model.non_trainable_variables, optimizer.variables
+        )
+
+    def place(self, batch: Batch) -> Any:
+        return tuple(jax.device_put(array) for array in batch)
+
+    def step(self, placed: Any) -> Any:
+        value, self._state = self._step(self._state, *placed)
+        return value, self._state
+
+    def fit_epoch(self, batches: Iterable[Batch], steps: int) -> float:
+        losses = [self.step(batch)[0] for batch in batches]
+        return float(np.mean(jax.device_get(losses)))
+
+    def place_inputs(self, inputs: Array) -> Any:
+        return jax.device_put(inputs)
+
+    def infer(self, placed: Any) -> Any:
+        return self._infer(self._state[0], self._state[1], placed)
+
+
+def fit_trainer(model: Any) -> FitTrainer:
+    return FitTrainer(model)
+
+
+def loop_trainer(model: Any, loss: Loss, optimizer: Any) -> LoopTrainer:
+    return LoopTrainer(model, loss, optimizer)

@@ -1,0 +1,163 @@
+"""TensorFlow: Keras's graph functions, and a GradientTape step in a tf.function."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import keras
+import numpy as np
+import tensorflow as tf
+from numpy.typing import NDArray
+
+from harness.backends import Loss
+from harness.workload import Array, Batch
+
+# The Keras default for a machine without a GPU: tf.function graphs, no XLA.
+JIT_COMPILE = False
+
+
+def configure(precision: str, threads: int) -> dict[str, str]:
+    tf.config.threading.set_intra_op_parallelism_threads(threads)
+    tf.config.threading.set_inter_op_parallelism_threads(threads)
+    tf.config.experimental.enable_tensor_float_32_execution(precision == "tensorfloat32")
+    return {
+        "execution": "tf.function graph",
+        "jit_compile": str(JIT_COMPILE),
+        "matmul_precision": "tf32"
+        if tf.config.experimental.tensor_float_32_execution_enabled()
+        else "ieee",
+        "intra_op_threads": str(tf.config.threading.get_intra_op_parallelism_threads()),
+        "inter_op_threads": str(tf.config.threading.get_inter_op_parallelism_threads()),
+        "embedding_gradients": "made dense",
+        "input_pipeline": "tf.data from_generator, prefetch",
+    }
+
+
+def optimizer_class(kind: type[Any]) -> type[Any]:
+    """The class with dense gradients of embedding tables.
+
+    TensorFlow's are sparse, and Keras then leaves the moments of rows outside the batch alone
+    ("lazy" Adam): other mathematics than on JAX and torch, whose gradients are dense.
+    """
+
+    class Dense(kind):  # type: ignore[misc]
+        def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
+            dense = [None if grad is None else tf.convert_to_tensor(grad) for grad in grads]
+            return super().apply(dense, trainable_variables)
+
+    return Dense
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    return isinstance(error, MemoryError | tf.errors.ResourceExhaustedError)
+
+
+class _Inference:
+    """Placing, synchronising and reading, the same for both ways of stepping."""
+
+    infer: Callable[[Any], Any]
+
+    def place_inputs(self, inputs: Array) -> Any:
+        return tf.constant(inputs)
+
+    def outputs(self, result: Any) -> NDArray[np.float32]:
+        return np.asarray(result.numpy(), dtype=np.float32)
+
+    def push(self) -> None:
+        """Variables are shared with the graph functions: nothing to move."""
+
+    def pull(self) -> None:
+        """Variables are shared with the graph functions: nothing to move."""
+
+
+class FitTrainer(_Inference):
+    """Keras's train and predict functions on tf.data iterators of one element spec."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        model.make_train_function()
+        model.make_predict_function()
+
+    def place(self, batch: Batch) -> Any:
+        return iter(tf.data.Dataset.from_tensors(batch).repeat())
+
+    def step(self, placed: Any) -> Any:
+        return self._model.train_function(placed)
+
+    def synchronise(self, result: Any) -> None:
+        _synchronise(result)
+
+    def loss(self, result: Any) -> float:
+        return float(result["loss"])
+
+    def fit_epoch(self, batches: Iterable[Batch], steps: int) -> float:
+        dataset = _dataset(batches)
+        history = self._model.fit(dataset, steps_per_epoch=steps, epochs=1, verbose=0)
+        return float(history.history["loss"][0])
+
+    def infer(self, placed: Any) -> Any:
+        return self._model.predict_function([(placed,)])
+
+
+class LoopTrainer(_Inference):
+    """A GradientTape step and an inference function, both in a tf.function."""
+
+    def __init__(self, model: Any, loss: Loss, optimizer: Any) -> None:
+        weights = model.trainable_variables
+
+        @tf.function(jit_compile=JIT_COMPILE)
+        def step(x: Any, y: Any) -> Any:
+            with tf.GradientTape() as tape:
+                value = loss(y, model(x, training=True))
+                scaled = optimizer.scale_loss(value)
+            gradients = tape.gradient(scaled, weights)
+            optimizer.apply(gradients, weights)
+            return value
+
+        self._step = step
+        self.infer = tf.function(lambda x: model(x, training=False), jit_compile=JIT_COMPILE)
+
+    def place(self, batch: Batch) -> Any:
+        return tuple(tf.constant(array) for array in batch)
+
+    def step(self, placed: Any) -> Any:
+        return self._step(*placed)
+
+    def synchronise(self, result: Any) -> None:
+        _synchronise(result)
+
+    def loss(self, result: Any) -> float:
+        return float(result)
+
+    def fit_epoch(self, batches: Iterable[Batch], steps: int) -> float:
+        losses = [self._step(x, y) for x, y in _dataset(batches)]
+        return float(tf.reduce_mean(tf.stack(losses)))
+
+
+def fit_trainer(model: Any) -> FitTrainer:
+    return FitTrainer(model)
+
+
+def loop_trainer(model: Any, loss: Loss, optimizer: Any) -> LoopTrainer:
+    return LoopTrainer(model, loss, optimizer)
+
+
+def _synchronise(result: Any) -> None:
+    # A loss is ready before its step's update is: wait for the devices' queues as well.
+    keras.tree.map_structure(lambda tensor: tensor.numpy(), result)
+    tf.test.experimental.sync_devices()
+
+
+def _dataset(batches: Iterable[Batch]) -> Any:
+    """The batches as a tf.data set of fixed shapes, so that nothing is traced a second time."""
+    iterator = iter(batches)
+    first = next(iterator)
+
+    def generate() -> Iterator[Batch]:
+        yield first
+        yield from iterator
+
+    signature = tuple(tf.TensorSpec(array.shape, array.dtype) for array in first)
+    dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)
+    return dataset.prefetch(tf.data.AUTOTUNE)

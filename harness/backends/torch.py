@@ -1,0 +1,134 @@
+"""PyTorch: Keras's eager train step, and a hand-written autograd step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import keras
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from harness.backends import Loss
+from harness.workload import Array, Batch
+
+
+def configure(precision: str, threads: int) -> dict[str, str]:
+    torch.set_num_threads(threads)
+    allow_tf32 = precision == "tensorfloat32"
+    torch.set_float32_matmul_precision("high" if allow_tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = allow_tf32
+    return {
+        "execution": "eager",
+        "jit_compile": "False",
+        "matmul_precision": "tf32" if allow_tf32 else "ieee",
+        "intra_op_threads": str(torch.get_num_threads()),
+        "inter_op_threads": str(torch.get_num_interop_threads()),
+        "mkldnn": str(torch.backends.mkldnn.enabled),
+        "input_pipeline": "python generator",
+    }
+
+
+def optimizer_class(kind: type[Any]) -> type[Any]:
+    return kind
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    # The CPU allocator raises a plain RuntimeError with this text.
+    said = isinstance(error, RuntimeError) and "not enough memory" in str(error)
+    return said or isinstance(error, MemoryError | torch.OutOfMemoryError)
+
+
+class _Shared:
+    """Placing, synchronising and reading, the same for both ways of stepping."""
+
+    def place(self, batch: Batch) -> Any:
+        return tuple(_tensor(array) for array in batch)
+
+    def place_inputs(self, inputs: Array) -> Any:
+        return _tensor(inputs)
+
+    def synchronise(self, result: Any) -> None:
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+
+    def outputs(self, result: Any) -> NDArray[np.float32]:
+        return np.asarray(result.detach().cpu().numpy(), dtype=np.float32)
+
+    def push(self) -> None:
+        """Parameters are the Keras variables themselves: nothing to move."""
+
+    def pull(self) -> None:
+        """Parameters are the Keras variables themselves: nothing to move."""
+
+
+class FitTrainer(_Shared):
+    """Keras's train and predict functions."""
+
+    def __init__(self, model: Any) -> None:
+        self._model = model
+        model.make_train_function()
+        model.make_predict_function()
+
+    def step(self, placed: Any) -> Any:
+        # `fit` switches the torch module to training mode once per epoch; here once per step,
+        # which costs a walk over the modules, so it is done only when the mode differs.
+        if not self._model.training:
+            self._model.train()
+        return self._model.train_function([placed])
+
+    def loss(self, result: Any) -> float:
+        return float(result["loss"])
+
+    def fit_epoch(self, batches: Iterable[Batch], steps: int) -> float:
+        history = self._model.fit(iter(batches), steps_per_epoch=steps, epochs=1, verbose=0)
+        return float(history.history["loss"][0])
+
+    def infer(self, placed: Any) -> Any:
+        if self._model.training:
+            self._model.eval()
+        return self._model.predict_function([(placed,)])
+
+
+class LoopTrainer(_Shared):
+    """Forward, backward and the Keras optimiser, by hand."""
+
+    def __init__(self, model: Any, loss: Loss, optimizer: Any) -> None:
+        self._model = model
+        self._loss = loss
+        self._optimizer = optimizer
+        self._weights = list(model.trainable_variables)
+
+    def step(self, placed: Any) -> Any:
+        x, y = placed
+        self._model.zero_grad()
+        value = self._loss(y, self._model(x, training=True))
+        self._optimizer.scale_loss(value).backward()
+        gradients = [weight.value.grad for weight in self._weights]
+        with torch.no_grad():
+            self._optimizer.apply(gradients, self._weights)
+        return value.detach()
+
+    def loss(self, result: Any) -> float:
+        return float(result)
+
+    def fit_epoch(self, batches: Iterable[Batch], steps: int) -> float:
+        losses = [self.step(self.place(batch)) for batch in batches]
+        return float(torch.stack(losses).mean())
+
+    def infer(self, placed: Any) -> Any:
+        with torch.no_grad():
+            return self._model(placed, training=False)
+
+
+def fit_trainer(model: Any) -> FitTrainer:
+    return FitTrainer(model)
+
+
+def loop_trainer(model: Any, loss: Loss, optimizer: Any) -> LoopTrainer:
+    return LoopTrainer(model, loss, optimizer)
+
+
+def _tensor(array: Array) -> Any:
+    return keras.ops.convert_to_tensor(array)

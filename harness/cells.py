@@ -1,0 +1,109 @@
+"""The axes, a cell as one point of their product, and selection by glob. Knows no framework."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import astuple, dataclass, fields
+from fnmatch import fnmatchcase
+from itertools import product
+
+from harness.errors import UsageError, unknown
+
+SCALES = ("smoke", "standard", "full")
+PHASES = ("train", "infer")
+BACKENDS = ("tensorflow", "jax", "torch")
+PRECISIONS = ("float32", "tensorfloat32", "mixed_bfloat16", "mixed_float16")
+API_STYLES = ("sequential", "functional", "subclassing", "custom_loop")
+DEVICES = ("cpu", "gpu", "tpu")
+
+
+@dataclass(frozen=True, order=True)
+class Cell:
+    """One point of workload x scale x phase x backend x precision x API style x device."""
+
+    workload: str
+    scale: str
+    phase: str
+    backend: str
+    precision: str
+    api_style: str
+    device: str
+
+    @property
+    def id(self) -> str:
+        """The cell's name: its axes in order, joined by slashes."""
+        return "/".join(astuple(self))
+
+
+AXES = tuple(field.name for field in fields(Cell))
+
+
+def axis_values(workloads: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The known values of each axis, in the order of a cell id."""
+    return {
+        "workload": tuple(workloads),
+        "scale": SCALES,
+        "phase": PHASES,
+        "backend": BACKENDS,
+        "precision": PRECISIONS,
+        "api_style": API_STYLES,
+        "device": DEVICES,
+    }
+
+
+def all_cells(workloads: Sequence[str]) -> Iterator[Cell]:
+    """Every point of the product, supported or not."""
+    for point in product(*axis_values(workloads).values()):
+        yield Cell(*point)
+
+
+def parse_cell(text: str, workloads: Sequence[str]) -> Cell:
+    """The cell that an id names.
+
+    Raises UsageError that names the first axis with an unknown value.
+    """
+    parts = text.split("/")
+    if len(parts) != len(AXES):
+        raise UsageError(
+            f"Cell {text!r} has {len(parts)} parts. A cell id has {len(AXES)}: {'/'.join(AXES)}."
+        )
+    for (axis, values), part in zip(axis_values(workloads).items(), parts, strict=True):
+        if part not in values:
+            raise unknown(axis.replace("_", " "), part, sorted(values), where=text)
+    return Cell(*parts)
+
+
+def select(cells: Iterable[Cell], patterns: Sequence[str], workloads: Sequence[str]) -> list[Cell]:
+    """The cells whose id matches one of the globs, in their given order.
+
+    A `*` also spans slashes, so `*/jax/*` means every cell of that backend. No pattern selects all.
+    Raises UsageError for a pattern that matches no cell of the whole product, naming the axis
+    value at fault where one stands in it plainly.
+    """
+    chosen = list(cells)
+    if not patterns:
+        return chosen
+    every = list(all_cells(workloads))
+    for pattern in patterns:
+        if not any(fnmatchcase(cell.id, pattern) for cell in every):
+            raise _no_match(pattern, workloads)
+    return [c for c in chosen if any(fnmatchcase(c.id, pattern) for pattern in patterns)]
+
+
+def _no_match(pattern: str, workloads: Sequence[str]) -> UsageError:
+    parts = pattern.split("/")
+    axes = axis_values(workloads)
+    plain = [part for part in parts if part and not any(mark in part for mark in "*?[")]
+    if len(parts) == len(AXES):
+        for (axis, values), part in zip(axes.items(), parts, strict=True):
+            if part in plain and part not in values:
+                return unknown(axis.replace("_", " "), part, sorted(values), where=pattern)
+    known = {value for values in axes.values() for value in values}
+    for part in plain:
+        if part not in known:
+            return UsageError(
+                f"Unknown name {part!r} in {pattern!r}. `epochmark list` shows every cell id."
+            )
+    return UsageError(
+        f"No cell matches {pattern!r}. A cell id reads {'/'.join(AXES)}; `*` stands for anything."
+    )

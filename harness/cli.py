@@ -1,0 +1,262 @@
+"""The command `epochmark`: reads arguments, calls the harness, prints. Nothing is decided here.
+
+Modules that a command needs are imported inside it, so that help and lists answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from harness.errors import EpochmarkError, UsageError
+
+if TYPE_CHECKING:
+    import pandas
+
+app = typer.Typer(
+    help="What an epoch of training really costs, under every Keras backend.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+data_app = typer.Typer(help="Show and fetch the workloads' data.", invoke_without_command=True)
+app.add_typer(data_app, name="data")
+
+
+class Output(StrEnum):
+    """How a reading command answers."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+class ExportFormat(StrEnum):
+    """What `export` writes."""
+
+    csv = "csv"
+    parquet = "parquet"
+
+
+Only = Annotated[
+    list[str] | None,
+    typer.Option("--only", help="Glob on the cell id, such as '*/jax/*'; may be repeated."),
+]
+PlanName = Annotated[str | None, typer.Option("--plan", help="quick, smoke, standard or nightly.")]
+Results = Annotated[Path, typer.Option("--results", help="The results folder.")]
+Format = Annotated[Output, typer.Option("--format", help="How to answer.")]
+
+RESULTS = Path("results")
+
+
+def main() -> None:
+    """Run the command; a person's mistake is one sentence and an exit status, never a traceback."""
+    try:
+        app()
+    except EpochmarkError as error:
+        typer.echo(f"Error: {error}", err=True)
+        sys.exit(error.exit_status)
+    except KeyboardInterrupt:
+        typer.echo("Interrupted.", err=True)
+        sys.exit(1)
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does.
+        sys.stderr.close()
+        sys.exit(1)
+
+
+@app.command("list")
+def list_cells(
+    only: Only = None,
+    plan: PlanName = None,
+    supported: Annotated[
+        bool, typer.Option("--supported", help="Leave out what cannot run here.")
+    ] = False,
+    output: Format = Output.table,
+) -> None:
+    """List the cells, whether each can run here, and why not."""
+    from harness.listing import render
+    from harness.plans import planned
+    from harness.support import support
+
+    cells = [(cell, support(cell)) for cell in planned(plan, only or [])]
+    if supported:
+        cells = [(cell, possible) for cell, possible in cells if possible.runs]
+    typer.echo(render(cells, output.value))
+
+
+@app.command()
+def plans() -> None:
+    """List the plans."""
+    from harness.plans import PLANS
+
+    for plan in PLANS.values():
+        typer.echo(f"{plan.name:<10} {plan.purpose}")
+
+
+@app.command()
+def metrics() -> None:
+    """List the metrics: name, unit, which way is better, definition."""
+    from harness.metrics import METRICS
+
+    for metric in METRICS.values():
+        typer.echo(f"{metric.name} ({metric.unit}, {metric.direction} is better)")
+        typer.echo(f"    {metric.definition}")
+
+
+@app.command()
+def prices(results: Results = RESULTS) -> None:
+    """List the reference prices that costs can be shown with."""
+    from harness.prices import read_prices
+
+    for price in read_prices(results).values():
+        typer.echo(
+            f"{price.id:<46} {price.usd_per_hour:>10.4f} USD/h  {price.accelerator}  {price.as_of}"
+        )
+
+
+@app.command()
+def run(
+    plan: PlanName = None,
+    only: Only = None,
+    replicates: Annotated[int, typer.Option(min=1, help="Processes per cell.")] = 1,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on with the newest unfinished session.")
+    ] = False,
+    session: Annotated[
+        str | None, typer.Option(help="With --resume: which session or results file.")
+    ] = None,
+    price: Annotated[str | None, typer.Option(help="Reference price for costs.")] = None,
+    results: Results = RESULTS,
+    order_seed: Annotated[int, typer.Option(help="Seed of the order of runs.")] = 1,
+    timeout: Annotated[float, typer.Option(min=1.0, help="Seconds a run may take.")] = 300.0,
+    strict: Annotated[
+        bool, typer.Option("--strict", help="Exit with 1 when a run is not ok.")
+    ] = False,
+) -> None:
+    """Measure cells: a plan, or those that globs select. Each run is written as it ends."""
+    from harness.run_command import Request, carry_out
+
+    if session is not None and not resume:
+        raise UsageError("--session names what to go on with; add --resume.")
+    if resume and (plan is not None or only):
+        raise UsageError("--resume goes on with its session's own cells; leave out --plan, --only.")
+    if not resume and plan is None and not only:
+        raise UsageError(
+            "Nothing to run. Name a plan with --plan quick, or cells with --only GLOB."
+        )
+    request = Request(
+        plan=plan,
+        only=tuple(only or ()),
+        replicates=replicates,
+        resume=resume,
+        session=session,
+        price=price,
+        results=results,
+        order_seed=order_seed,
+        timeout_s=timeout,
+    )
+    accounted, all_ok = carry_out(request, typer.echo)
+    if not accounted or (strict and not all_ok):
+        raise typer.Exit(1)
+
+
+@app.command()
+def show(
+    files: Annotated[
+        list[str] | None, typer.Argument(help="Results files or sessions; all if none is named.")
+    ] = None,
+    only: Only = None,
+    wide: Annotated[bool, typer.Option("--wide", help="Every metric.")] = False,
+    output: Format = Output.table,
+    results: Results = RESULTS,
+) -> None:
+    """Show the results: the latest row of each cell."""
+    from harness import show as view
+
+    frame, broken = _frame(results, files, only)
+    typer.echo(view.show(frame, output=output.value, wide=wide))
+    if broken:
+        raise typer.Exit(1)
+
+
+@app.command()
+def export(
+    path: Annotated[Path, typer.Argument(help="The file to write.")],
+    to: Annotated[ExportFormat, typer.Option("--to", help="Its format.")] = ExportFormat.csv,
+    only: Only = None,
+    force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
+    results: Results = RESULTS,
+) -> None:
+    """Write every run as a row of a CSV or Parquet file."""
+    from harness import export as writer
+
+    frame, broken = _frame(results, None, only)
+    writer.export(frame, to.value, path, force=force)
+    typer.echo(f"Wrote {len(frame):,} runs to {path}.")
+    if broken:
+        raise typer.Exit(1)
+
+
+@app.command()
+def reference(
+    name: Annotated[str, typer.Argument(help="The workload.")],
+) -> None:
+    """Make the stored float32 reference of a workload's equality gate anew (for developers)."""
+    from harness.reference import make_reference
+    from harness.registry import workload
+
+    make_reference(workload(name))
+    typer.echo(f"Wrote the reference of {name}. Run its cells on every backend before you keep it.")
+
+
+@data_app.callback()
+def data_default(context: typer.Context) -> None:
+    """Show what data is on this machine, unless a command follows."""
+    if context.invoked_subcommand is None:
+        from harness.listing import data_table
+
+        typer.echo(data_table())
+
+
+@data_app.command("fetch")
+def data_fetch(
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Workloads; all if none is named.")
+    ] = None,
+    force: Annotated[bool, typer.Option("--force", help="Fetch again.")] = False,
+) -> None:
+    """Fetch the workloads' data into the cache, from the first source that gives it."""
+    from harness import data
+    from harness.registry import workload, workloads
+
+    def say(text: str) -> None:
+        typer.echo(text)
+
+    for name in names or list(workloads()):
+        declared = workload(name)
+        for scale in declared.scales:
+            loaded = data.fetch(declared, scale, force=force, log=say)
+            typer.echo(f"{name}/{scale}: {loaded.source}, digest {loaded.digest[:16]}")
+
+
+def _frame(
+    results: Path, files: list[str] | None, only: list[str] | None
+) -> tuple[pandas.DataFrame, int]:
+    """The table of the wanted runs; notices go to standard error."""
+    from harness.registry import workloads
+    from harness.selection import matching
+    from harness.table import load_table
+
+    table = load_table(results, files or ())
+    for notice in table.notices:
+        typer.echo(notice, err=True)
+    return matching(table.frame, only or [], list(workloads())), table.broken
+
+
+if __name__ == "__main__":
+    main()

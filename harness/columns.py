@@ -1,0 +1,157 @@
+"""The columns of the table of runs, and how each is taken from a record. Knows no files."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
+from functools import cache
+from hashlib import sha256
+from typing import Any
+
+import pyarrow as pa
+
+from harness.cells import AXES
+from harness.metrics import METRICS, derive
+from harness.schema import Protocol, Run
+from harness.store import ResultsFile
+
+# Distributions by the name they are imported by, where one may stand in for the other.
+_PACKAGES: dict[str, tuple[str, ...]] = {
+    "keras": ("keras",),
+    "tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow_cpu"),
+    "jax": ("jax",),
+    "torch": ("torch",),
+    "numpy": ("numpy",),
+}
+_PRICE_TEXTS = ("provider", "instance", "region", "kind", "as_of", "source", "snapshot")
+
+
+def _axis(place: int) -> Callable[[Run], str]:
+    return lambda run: (run.cell.split("/") + [""] * len(AXES))[place]
+
+
+def _package(names: Sequence[str]) -> Callable[[Run], str]:
+    def version(run: Run) -> str:
+        packages = run.environment.packages
+        return next((packages[name] for name in names if name in packages), "")
+
+    return version
+
+
+def _price(name: str) -> Callable[[Run], str]:
+    return lambda run: str(getattr(run.price, name)) if run.price else ""
+
+
+@cache
+def _protocol_digest(protocol: Protocol) -> str:
+    """16 hex digits that are the same for runs measured in the same way."""
+    return sha256(json.dumps(asdict(protocol), sort_keys=True).encode()).hexdigest()[:16]
+
+
+UNIQUE_TEXTS: dict[str, Callable[[Run], str]] = {
+    "run": lambda run: run.run,
+    "started_at": lambda run: run.started_at,
+}
+"""Text that hardly repeats, so it is not stored as categories."""
+
+TEXTS: dict[str, Callable[[Run], str]] = {
+    "session": lambda run: run.session,
+    "cell": lambda run: run.cell,
+    **{axis: _axis(place) for place, axis in enumerate(AXES)},
+    "status": lambda run: run.status,
+    "reason": lambda run: run.reason,
+    "suite_version": lambda run: run.suite_version,
+    "suite_commit": lambda run: run.suite_commit,
+    "workload_version": lambda run: run.workload_version,
+    "machine": lambda run: run.environment.machine,
+    "os": lambda run: run.environment.os,
+    "python": lambda run: run.environment.python,
+    "cpu": lambda run: run.environment.cpu,
+    "accelerators": lambda run: ", ".join(run.environment.accelerators),
+    **{name: _package(names) for name, names in _PACKAGES.items()},
+    "protocol": lambda run: _protocol_digest(run.protocol),
+    "warmup_outcome": lambda run: run.samples.warmup_outcome,
+    "gate_outcome": lambda run: run.gate.outcome,
+    "data_source": lambda run: run.data.source if run.data else "",
+    "quality_metric": lambda run: run.quality_metric,
+    "price": _price("id"),
+    **{f"price_{name}": _price(name) for name in _PRICE_TEXTS},
+}
+
+INTEGERS: dict[str, Callable[[Run], int]] = {
+    "replicate": lambda run: run.replicate,
+    "batch_size": lambda run: run.batch_size,
+    "seed": lambda run: run.seed,
+}
+
+FLAGS: dict[str, Callable[[Run], bool]] = {
+    "higher_is_better": lambda run: run.higher_is_better,
+    "contended": lambda run: run.contention.contended,
+}
+
+NUMBERS = (
+    *METRICS,
+    "step_time_p10_s",
+    "step_time_p90_s",
+    "others_cpu_share",
+    "price_usd_per_hour",
+)
+"""Every metric, and the other columns that are absent (NaN) where they were not measured."""
+
+_CATEGORY = pa.dictionary(pa.int32(), pa.string())
+SCHEMA = pa.schema(
+    [
+        *((name, pa.string()) for name in UNIQUE_TEXTS),
+        *((name, _CATEGORY) for name in TEXTS),
+        *((name, pa.int64()) for name in INTEGERS),
+        *((name, pa.bool_()) for name in FLAGS),
+        ("altered", pa.bool_()),
+        *((name, pa.float64()) for name in NUMBERS),
+    ]
+)
+"""The columns that depend on a file's content only."""
+
+FILE_SCHEMA = SCHEMA.append(pa.field("file", _CATEGORY))
+
+
+def rows(found: ResultsFile) -> pa.Table:
+    """A results file as Arrow columns, a row per run in file order."""
+    runs = found.runs
+    getters: dict[str, Callable[[Run], Any]] = {**UNIQUE_TEXTS, **INTEGERS, **FLAGS}
+    arrays = {name: [get(run) for run in runs] for name, get in getters.items()}
+    arrays["altered"] = [run.run in found.altered for run in runs]
+    numbers = [_numbers(run) for run in runs]
+    arrays |= {name: [row.get(name) for row in numbers] for name in NUMBERS}
+    columns = {name: pa.array(arrays[name], SCHEMA.field(name).type) for name in arrays}
+    for name, get in TEXTS.items():
+        columns[name] = pa.array([get(run) for run in runs], pa.string()).dictionary_encode()
+    return pa.table([columns[field.name] for field in SCHEMA], schema=SCHEMA)
+
+
+def with_file(table: pa.Table, name: str) -> pa.Table:
+    """The table with the results file's name as its last column."""
+    places = pa.repeat(pa.scalar(0, pa.int32()), table.num_rows)
+    column = pa.DictionaryArray.from_arrays(places, pa.array([name]))
+    return table.append_column(FILE_SCHEMA.field("file"), column)
+
+
+def _numbers(run: Run) -> Mapping[str, float]:
+    values = derive(run)
+    if run.samples.steady:
+        steps = sorted(block.seconds / block.steps for block in run.samples.steady)
+        values["step_time_p10_s"] = _quantile(steps, 0.1)
+        values["step_time_p90_s"] = _quantile(steps, 0.9)
+    if run.contention.others_cpu_share is not None:
+        values["others_cpu_share"] = run.contention.others_cpu_share
+    if run.price is not None:
+        values["price_usd_per_hour"] = run.price.usd_per_hour
+    return values
+
+
+def _quantile(ordered: Sequence[float], share: float) -> float:
+    """Linear between the two nearest values, as numpy does by default."""
+    place = share * (len(ordered) - 1)
+    low = int(place)
+    high = min(low + 1, len(ordered) - 1)
+    return ordered[low] + (ordered[high] - ordered[low]) * (place - low)

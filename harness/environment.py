@@ -1,0 +1,44 @@
+"""The one place that sets a process's environment: numeric switches, before the first import."""
+
+from __future__ import annotations
+
+import os
+
+# Variables that change how a backend computes; recorded when set by the user, beside our own.
+RECORDED = (
+    "KERAS_BACKEND", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
+    "OPENBLAS_CORETYPE", "TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTRAOP_THREADS",
+    "TF_NUM_INTEROP_THREADS", "XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64",
+    "JAX_DEFAULT_MATMUL_PRECISION", "NVIDIA_TF32_OVERRIDE", "CUDA_VISIBLE_DEVICES",
+    "MALLOC_CONF", "LD_PRELOAD",
+)  # fmt: skip
+
+
+def worker_environment(*, backend: str, device: str) -> dict[str, str]:
+    """The environment of a worker: the user's own, with the switches a cell decides."""
+    threads = str(cpu_count())
+    environment = dict(os.environ)
+    environment |= {
+        "KERAS_BACKEND": backend,
+        "OMP_NUM_THREADS": threads,
+        "TF_CPP_MIN_LOG_LEVEL": "2",
+        "TF_NUM_INTRAOP_THREADS": threads,
+        "PYTHONHASHSEED": "0",
+        # Nothing is fetched while a cell is timed.
+        "HF_HUB_OFFLINE": "1",
+    }
+    if device == "cpu":
+        # Hides every accelerator, also from a framework that is only imported on the side.
+        environment |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "-1"}
+    return environment
+
+
+def cpu_count() -> int:
+    """Processors this process may run on, which is what the frameworks are given."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def recorded_variables() -> dict[str, str]:
+    """The numeric switches set in this process's environment; values with a path are left out."""
+    found = {name: os.environ[name] for name in RECORDED if name in os.environ}
+    return {name: value for name, value in found.items() if "/" not in value}

@@ -1,0 +1,146 @@
+"""The equality gate: a cell counts only if it computes what the float32 reference computes.
+
+The gate drives the very step that is timed, from weights drawn with numpy. The gradient that the
+optimiser received is recovered from its first moment, so that nothing is added to the step.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from importlib.resources import files
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import weights
+from harness.backends import Trainer
+from harness.errors import WorkerError
+from harness.schema import Gate
+from harness.workload import Array, Tolerance, Workload
+
+SEED = 20151210
+OUTPUT_EXAMPLES = 8
+
+
+@dataclass(frozen=True)
+class Figures:
+    """What the gate compares: outputs of the first held-out examples, then K training steps."""
+
+    output: tuple[float, ...]
+    loss: tuple[float, ...] = ()
+    gradient_norm: tuple[float, ...] = ()
+
+
+def reference(workload: Workload, scale: str) -> Figures:
+    """The stored float32 figures; raises WorkerError when there are none for the scale."""
+    try:
+        text = files(workload.module).joinpath("reference.json").read_text(encoding="utf-8")
+        stored = json.loads(text)[scale]
+    except (OSError, KeyError) as error:
+        raise WorkerError(
+            "numerics",
+            f"No reference of {workload.name!r} at scale {scale!r} is stored; "
+            f"make one with `epochmark reference {workload.name}`.",
+        ) from error
+    return Figures(**{name: tuple(stored[name]) for name in Figures.__dataclass_fields__})
+
+
+def set_weights(model: Any, workload: Workload) -> None:
+    """Give the model the gate's weights, all of them real numbers away from 0 and 1."""
+
+    def value(key: str, shape: tuple[int, ...]) -> Array:
+        return weights.for_gate(
+            key, shape, seed=SEED, rules=workload.initializers, gain=workload.gate_gain
+        )
+
+    weights.assign(weights.of(model), value)
+
+
+def outputs(trainer: Trainer, placed_inputs: Any) -> tuple[float, ...]:
+    """The outputs of the first examples, flattened; the call's first use compiles it."""
+    result = trainer.infer(placed_inputs)
+    trainer.synchronise(result)
+    return tuple(float(v) for v in trainer.outputs(result)[:OUTPUT_EXAMPLES].ravel())
+
+
+class GradientReader:
+    """Recovers each step's global gradient norm from the optimiser's first moment.
+
+    Keras's SGD keeps m = momentum m - rate g; Adam and AdamW keep m = b1 m + (1 - b1) g. With a
+    loss scale the moments hold the unscaled gradient.
+    """
+
+    def __init__(self, optimizer: Any) -> None:
+        inner = getattr(optimizer, "inner_optimizer", optimizer)
+        self._iterations = inner.iterations
+        if hasattr(inner, "momentums"):
+            self._slots = [slot for slot in inner.momentums if slot is not None]
+            self._decay = float(inner.momentum)
+            self._factor = -float(weights.snapshot([inner._learning_rate])[0])
+        else:
+            self._slots = list(inner._momentums)
+            self._decay = float(inner.beta_1)
+            self._factor = 1.0 - float(inner.beta_1)
+        self._before = self._read()
+
+    def _read(self) -> list[NDArray[np.float64]]:
+        return [value.astype(np.float64) for value in weights.snapshot(self._slots)]
+
+    def updates(self) -> int:
+        """How many updates were applied; a step skipped for overflow is not one."""
+        return int(weights.snapshot([self._iterations])[0])
+
+    def norm(self) -> float:
+        """The norm of the gradient of the last update."""
+        after = self._read()
+        squares = [
+            np.sum(((now - self._decay * before) / self._factor) ** 2)
+            for now, before in zip(after, self._before, strict=True)
+        ]
+        self._before = after
+        return float(np.sqrt(np.sum(squares)))
+
+
+def deviations(measured: Figures, expected: Figures) -> dict[str, float]:
+    """The largest relative deviation of each figure; outputs are relative to their largest."""
+    largest = max(abs(value) for value in expected.output)
+    found = {"output": _worst(measured.output, expected.output, [largest] * len(expected.output))}
+    if measured.loss:
+        found["loss"] = _worst(measured.loss, expected.loss, expected.loss)
+        norms = expected.gradient_norm
+        found["gradient_norm"] = _worst(measured.gradient_norm, norms, norms)
+    return found
+
+
+def _worst(measured: Sequence[float], expected: Sequence[float], scale: Sequence[float]) -> float:
+    if len(measured) != len(expected):
+        return math.inf
+    return max(abs(m - e) / abs(s) for m, e, s in zip(measured, expected, scale, strict=True))
+
+
+def judge(measured: Figures, expected: Figures, tolerance: Tolerance) -> Gate:
+    """The gate's record; the outcome names the first figure beyond its tolerance."""
+    found = deviations(measured, expected)
+    allowed = asdict(tolerance)
+    failed = [name for name, value in found.items() if not value <= allowed[name]]
+    return Gate(
+        outcome=f"failed: {failed[0]}" if failed else "passed",
+        output=measured.output,
+        loss=measured.loss,
+        gradient_norm=measured.gradient_norm,
+        deviation=found,
+        tolerance={name: allowed[name] for name in found},
+    )
+
+
+def failure(gate: Gate) -> str:
+    """The reason of a run that failed, with the figure and what was allowed."""
+    name = gate.outcome.removeprefix("failed: ")
+    return (
+        f"{name.replace('_', ' ')} is {gate.deviation[name]:.2g} away from the float32 reference, "
+        f"{gate.tolerance[name]:.2g} allowed"
+    )

@@ -1,0 +1,58 @@
+"""Prints the list of cells and of data sets."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from harness.cells import AXES, Cell
+from harness.support import Support
+
+
+def render(cells: Sequence[tuple[Cell, Support]], output: str) -> str:
+    """The cells as aligned lines, a JSON list or CSV."""
+    rows = [{"cell": cell.id, **asdict(cell), **asdict(possible)} for cell, possible in cells]
+    if output == "json":
+        return json.dumps(rows, indent=1)
+    if output == "csv":
+        text = io.StringIO()
+        writer = csv.DictWriter(text, ["cell", *AXES, "status", "reason"], lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue().rstrip("\n")
+    return _table(rows)
+
+
+def _table(rows: Sequence[dict[str, str]]) -> str:
+    if not rows:
+        return "No cell of the selection can run here."
+    width = max(len(row["cell"]) for row in rows)
+    lines = []
+    for row in rows:
+        reason = f": {row['reason']}" if row["reason"] else ""
+        lines.append(f"{row['cell']:<{width}}  {row['status']}{reason}")
+    counts = dict.fromkeys(("supported", "unsupported", "unavailable"), 0)
+    for row in rows:
+        counts[row["status"]] += 1
+    said = ", ".join(f"{count:,} {status}" for status, count in counts.items() if count)
+    return "\n".join([*lines, f"{len(rows):,} cells: {said}."])
+
+
+def data_table() -> str:
+    """One line per workload and scale: what the cache holds and where it came from."""
+    from harness import data
+    from harness.registry import workloads
+
+    lines = []
+    for workload in workloads().values():
+        for scale in workload.scales:
+            state = data.status(workload, scale)
+            size = f", {state.size_bytes / 2**20:.1f} MiB" if state.size_bytes else ""
+            origin = f" from {state.source}{size}" if state.source else ""
+            digest = f", digest {state.digest[:16]}" if state.digest else ""
+            lines.append(f"{workload.name}/{scale}: {state.state}{origin}{digest}")
+    lines.append("Fetch what is missing with `epochmark data fetch`.")
+    return "\n".join(lines)

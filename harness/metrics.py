@@ -1,0 +1,154 @@
+"""The one table of metrics, and how each is computed from a run's raw samples.
+
+asv names, report columns, help texts and README tables derive from METRICS. A metric that a run
+did not measure is absent from its record, never zero.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median
+
+from harness.schema import Block, Price, Run
+
+
+@dataclass(frozen=True)
+class Metric:
+    """`direction` says which way is better; `form` names how `harness.show` prints it."""
+
+    name: str
+    unit: str
+    direction: str
+    form: str
+    title: str
+    definition: str
+
+
+METRICS = {
+    metric.name: metric
+    for metric in (
+        Metric("step_time_s", "s", "lower", "seconds", "step",
+               "Median over timed blocks of wall seconds per optimiser step, device synchronised, "
+               "on batches already on the device."),
+        Metric("throughput_examples_per_s", "examples/s", "higher", "rate", "throughput",
+               "Batch size divided by step_time_s."),
+        Metric("compile_time_s", "s", "lower", "seconds", "compile",
+               "First step minus step_time_s: tracing, compilation, first allocation."),
+        Metric("startup_time_s", "s", "lower", "seconds", "start-up",
+               "From the start of the process until the backend and Keras are imported."),
+        Metric("epoch_time_s", "s", "lower", "seconds", "epoch",
+               "Wall seconds to train one whole epoch through the input pipeline, evaluation not "
+               "included: median of the epochs after the first, or the only one."),
+        Metric("input_wait_fraction", "1", "lower", "percent", "not stepping",
+               "1 - steps x step_time_s / epoch_time_s: the share of an epoch beyond its steady "
+               "steps, which is waiting for input plus the loop's own work (the differential "
+               "method of Mohan et al., Analyzing and Mitigating Data Stalls, VLDB 2021). Slightly "
+               "negative values are noise."),
+        Metric("infer_latency_s", "s", "lower", "seconds", "latency",
+               "Median wall seconds of one synchronised call on one example."),
+        Metric("infer_throughput_examples_per_s", "examples/s", "higher", "rate", "inference",
+               "Examples per second in timed blocks at the evaluation batch size."),
+        Metric("peak_host_memory_bytes", "B", "lower", "bytes", "peak host memory",
+               "Peak resident set of the worker process (VmHWM) from building the model to the "
+               "end, imported libraries included."),
+        Metric("peak_device_memory_bytes", "B", "lower", "bytes", "peak device memory",
+               "Peak of the backend's allocator on the accelerator."),
+        Metric("quality", "1", "higher", "quality", "quality",
+               "The workload's quality metric on held-out data after the declared epochs; "
+               "quality_metric names it."),
+        Metric("quality_error", "1", "lower", "quality", "quality error",
+               "The lower-is-better form of quality: 1 - quality for shares, quality itself for "
+               "errors."),
+        Metric("time_to_quality_s", "s", "lower", "seconds", "time to quality",
+               "Wall seconds from the first touch of the data to the quality target."),
+        Metric("cost_per_epoch_usd", "USD", "lower", "usd", "cost/epoch",
+               "epoch_time_s times the reference price's rate."),
+        Metric("cost_to_quality_usd", "USD", "lower", "usd", "cost to quality",
+               "time_to_quality_s times the reference price's rate."),
+        Metric("energy_per_epoch_j", "J", "lower", "joules", "energy/epoch",
+               "Energy from a counter of the machine over one epoch."),
+        Metric("model_flops_per_example", "FLOP", "lower", "flops", "model FLOPs",
+               "Declared matrix-product and convolution FLOPs of one example's training step."),
+        Metric("mfu", "1", "higher", "percent", "MFU",
+               "Model FLOPs per second over the device's peak for that precision."),
+    )
+}  # fmt: skip
+
+
+def derive(run: Run) -> dict[str, float]:
+    """Every metric that the run's raw samples, memory and price allow, in METRICS order."""
+    values = {
+        **_step_metrics(run),
+        **_epoch_metrics(run),
+        **_infer_metrics(run),
+        **_memory_metrics(run),
+    }
+    values |= _cost_metrics(values, run.price)
+    return {name: values[name] for name in METRICS if name in values}
+
+
+def seconds_per_step(blocks: Sequence[Block]) -> float:
+    """The median over blocks of seconds per step."""
+    return median(block.seconds / block.steps for block in blocks)
+
+
+def _step_metrics(run: Run) -> dict[str, float]:
+    values: dict[str, float] = {}
+    if "start" in run.stages:
+        values["startup_time_s"] = run.stages["start"]
+    if run.samples.steady:
+        step = seconds_per_step(run.samples.steady)
+        values["step_time_s"] = step
+        values["throughput_examples_per_s"] = run.batch_size / step
+        if run.samples.first_step_s is not None:
+            values["compile_time_s"] = run.samples.first_step_s - step
+    return values
+
+
+def _epoch_metrics(run: Run) -> dict[str, float]:
+    epochs = run.samples.epochs
+    if not epochs:
+        return {}
+    later = epochs[1:] or epochs
+    epoch_time = median(epoch.train_s for epoch in later)
+    values = {"epoch_time_s": epoch_time}
+    if run.samples.steady:
+        stepping = later[0].steps * seconds_per_step(run.samples.steady)
+        values["input_wait_fraction"] = 1.0 - stepping / epoch_time
+    quality = epochs[-1].quality.get(run.quality_metric)
+    if quality is not None:
+        values["quality"] = quality
+        values["quality_error"] = 1.0 - quality if run.higher_is_better else quality
+    return values
+
+
+def _infer_metrics(run: Run) -> dict[str, float]:
+    values: dict[str, float] = {}
+    if run.samples.infer_latency_s:
+        values["infer_latency_s"] = median(run.samples.infer_latency_s)
+    if run.samples.infer:
+        per_call = seconds_per_step(run.samples.infer)
+        values["infer_throughput_examples_per_s"] = run.batch_size / per_call
+        if run.samples.first_step_s is not None:
+            values["compile_time_s"] = run.samples.first_step_s - per_call
+    return values
+
+
+def _memory_metrics(run: Run) -> dict[str, float]:
+    peaks = {
+        "peak_host_memory_bytes": run.memory.host_peak_bytes,
+        "peak_device_memory_bytes": run.memory.device_peak_bytes,
+    }
+    return {name: float(peak) for name, peak in peaks.items() if peak is not None}
+
+
+def _cost_metrics(values: dict[str, float], price: Price | None) -> dict[str, float]:
+    if price is None:
+        return {}
+    rate = price.usd_per_hour / 3600.0
+    pairs = {
+        "cost_per_epoch_usd": "epoch_time_s",
+        "cost_to_quality_usd": "time_to_quality_s",
+    }
+    return {cost: values[time] * rate for cost, time in pairs.items() if time in values}

@@ -1,0 +1,169 @@
+"""The price book: dated snapshots of unit prices in results/prices, read and checked.
+
+A snapshot is a CSV file named by its month; each row is one price of one kind with its source.
+Knows no run. A price that is not in the book does not exist: nothing is guessed or rounded up.
+"""
+
+from __future__ import annotations
+
+import csv
+import tomllib
+from collections.abc import Callable, Mapping
+from datetime import date
+from math import isfinite
+from pathlib import Path
+
+from harness.errors import ResultsError, UsageError
+from harness.schema import Price
+
+KINDS = ("on-demand", "spot")
+UNDATED = "undated"
+
+
+def _text(value: str) -> bool:
+    return value != "" and value == value.strip()
+
+
+def _whole(value: str) -> bool:
+    return value.isascii() and value.isdigit()
+
+
+def _rate(value: str) -> bool:
+    try:
+        return isfinite(float(value)) and float(value) > 0
+    except ValueError:
+        return False
+
+
+def _day(value: str) -> bool:
+    try:
+        return value == UNDATED or date.fromisoformat(value).isoformat() == value
+    except ValueError:
+        return False
+
+
+def _or_empty(check: Callable[[str], bool]) -> Callable[[str], bool]:
+    return lambda value: value == "" or check(value)
+
+
+COLUMNS: dict[str, tuple[str, Callable[[str], bool]]] = {
+    "id": ("a text", _text),
+    "accelerator": ("a text", _text),
+    "count": ("a whole number, 0 for a machine without accelerator", _whole),
+    "vcpu": ("a whole number or nothing", _or_empty(_whole)),
+    "memory_gib": ("a positive number or nothing", _or_empty(_rate)),
+    "provider": ("a text", _text),
+    "instance": ("a text", _text),
+    "region": ("a text", _text),
+    "kind": (" or ".join(KINDS), KINDS.__contains__),
+    "usd_per_hour": ("a positive number", _rate),
+    "currency": ("USD", "USD".__eq__),
+    "source": ("a text", _text),
+    "source_licence": ("a text", _text),
+    "as_of": (f"a date such as 2026-08-03, or {UNDATED}", _day),
+    "note": ("a text or nothing", _or_empty(_text)),
+}
+"""Each column of a snapshot, with what its values must be."""
+
+
+def read_prices(results: Path) -> dict[str, Price]:
+    """Every price by id; where snapshots share an id, the newest one's.
+
+    Raises ResultsError naming file, line and field for a row that is not valid.
+    """
+    prices: dict[str, Price] = {}
+    for path in sorted((results / "prices").glob("*.csv")):
+        prices |= _read_snapshot(path)
+    return dict(sorted(prices.items()))
+
+
+def find_price(name: str, results: Path) -> Price:
+    """The price of that id; raises UsageError when there is none."""
+    prices = read_prices(results)
+    if name not in prices:
+        raise UsageError(f"Unknown price {name!r}. `epochmark prices` lists the known ids.")
+    return prices[name]
+
+
+def configured_price(start: Path) -> str | None:
+    """`[tool.epochmark] price` of the nearest pyproject.toml at or above `start`."""
+    for folder in (start.resolve(), *start.resolve().parents):
+        path = folder / "pyproject.toml"
+        if path.is_file():
+            return _price_in(path)
+    return None
+
+
+def _price_in(path: Path) -> str | None:
+    try:
+        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{path.name} cannot be read: {error}. Correct it.") from error
+    tool = settings.get("tool", {}).get("epochmark", {})
+    price = tool.get("price")
+    if price is not None and not isinstance(price, str):
+        raise UsageError(
+            f"The price in [tool.epochmark] of {path.name} is {price!r}, not a text. "
+            "`epochmark prices` lists the known ids."
+        )
+    return price
+
+
+def _read_snapshot(path: Path) -> dict[str, Price]:
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            rows = csv.DictReader(file, strict=True)
+            _check_header(path, tuple(rows.fieldnames or ()))
+            prices: dict[str, Price] = {}
+            for row in rows:
+                price = _price(path, rows.line_num, row)
+                if price.id in prices:
+                    raise _wrong(path, rows.line_num, "id", price.id, "an id of its own")
+                prices[price.id] = price
+            return prices
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise ResultsError(f"The prices in {path} cannot be read: {error}.") from error
+
+
+def _check_header(path: Path, names: tuple[str, ...]) -> None:
+    if names != tuple(COLUMNS):
+        raise ResultsError(
+            f"{path}, line 1: the columns should be {','.join(COLUMNS)}. Correct the header."
+        )
+
+
+def _price(path: Path, line: int, row: Mapping[str, str]) -> Price:
+    # csv gives None as the name of surplus fields, and as the value of missing ones.
+    if set(row) != set(COLUMNS) or None in row.values():
+        raise _wrong(path, line, "row", ",".join(map(str, row.values())), f"{len(COLUMNS)} fields")
+    for name, (expected, check) in COLUMNS.items():
+        if not check(row[name]):
+            raise _wrong(path, line, name, row[name], expected)
+    composed = ":".join(row[name] for name in ("provider", "instance", "region", "kind"))
+    if row["id"] != composed:
+        raise _wrong(path, line, "id", row["id"], composed)
+    return Price(
+        id=row["id"],
+        usd_per_hour=float(row["usd_per_hour"]),
+        accelerator=_unit(row),
+        provider=row["provider"],
+        instance=row["instance"],
+        region=row["region"],
+        kind=row["kind"],
+        as_of=row["as_of"],
+        source=row["source"],
+        snapshot=path.name,
+    )
+
+
+def _unit(row: Mapping[str, str]) -> str:
+    """What the price buys: `8x A100 80GB`, or `CPU 8 vCPU` where there is no accelerator."""
+    if int(row["count"]):
+        return f"{row['count']}x {row['accelerator']}"
+    return f"{row['accelerator']} {row['vcpu']} vCPU" if row["vcpu"] else row["accelerator"]
+
+
+def _wrong(path: Path, line: int, name: str, value: str, expected: str) -> ResultsError:
+    return ResultsError(
+        f"{path}, line {line}: {name} is {value!r}; expected {expected}. Correct the row."
+    )

@@ -1,0 +1,167 @@
+"""Facts about this machine and process: hardware, packages, memory, what else is running.
+
+Nothing here identifies a person or a host, and no framework is imported.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+import psutil
+
+from harness.environment import cpu_count, recorded_variables
+from harness.schema import Contention, Environment
+
+PACKAGES = (
+    "keras", "tensorflow", "tensorflow-cpu", "torch", "jax", "jaxlib", "numpy", "ml-dtypes",
+    "epochmark",
+)  # fmt: skip
+
+# Above this share of all CPU time used by others, a run is marked as contended.
+CONTENDED_SHARE = 0.10
+
+
+def environment() -> Environment:
+    """This process's hardware, system and packages."""
+    return Environment(
+        machine=machine_name(),
+        os=f"{platform.system()} {platform.release()} {platform.machine()}",
+        python=f"{platform.python_implementation()} {platform.python_version()}",
+        cpu=cpu_model(),
+        cpu_count=cpu_count(),
+        memory_bytes=psutil.virtual_memory().total,
+        accelerators=cuda_devices(),
+        packages=package_versions(),
+        variables=recorded_variables(),
+    )
+
+
+def machine_name() -> str:
+    """The machine's short name: EPOCHMARK_MACHINE, or one made of its hardware."""
+    gpu = f"-{cuda_devices()[0]}" if cuda_devices() else ""
+    gibibytes = round(psutil.virtual_memory().total / 2**30)
+    made = f"{cpu_model()}-{cpu_count()}cpu-{gibibytes}gib{gpu}"
+    return slug(os.environ.get("EPOCHMARK_MACHINE") or made)
+
+
+def slug(text: str) -> str:
+    """Lower case letters, digits and single hyphens."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-")
+
+
+@cache
+def cpu_model() -> str:
+    """The processor's name as the kernel gives it."""
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        text = ""
+    found = re.search(r"^model name\s*:\s*(.+)$", text, re.MULTILINE)
+    return found.group(1).strip() if found else platform.processor() or platform.machine()
+
+
+def package_versions() -> dict[str, str]:
+    """Versions of the packages that decide a figure, those that are installed."""
+    found = {}
+    for name in PACKAGES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
+
+
+@cache
+def cuda_devices() -> tuple[str, ...]:
+    """Names of the CUDA devices that NVML reports; empty without a driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return ()
+    try:
+        handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+        return tuple(str(pynvml.nvmlDeviceGetName(handle)) for handle in handles)
+    finally:
+        pynvml.nvmlShutdown()
+
+
+def resident_bytes() -> int | None:
+    """This process's resident set now (VmRSS)."""
+    return _status_bytes("VmRSS")
+
+
+def peak_resident_bytes() -> int | None:
+    """This process's largest resident set since the last reset (VmHWM)."""
+    return _status_bytes("VmHWM")
+
+
+def reset_peak() -> bool:
+    """Set VmHWM back to the present size; False where the kernel does not allow it (proc(5))."""
+    try:
+        Path("/proc/self/clear_refs").write_text("5", encoding="ascii")
+    except OSError:
+        return False
+    return True
+
+
+def _status_bytes(name: str) -> int | None:
+    try:
+        text = Path("/proc/self/status").read_text(encoding="ascii")
+    except OSError:
+        return None
+    found = re.search(rf"^{name}:\s*(\d+) kB$", text, re.MULTILINE)
+    return int(found.group(1)) * 1024 if found else None
+
+
+@dataclass(frozen=True)
+class CpuReading:
+    """Busy CPU seconds of the whole machine, pressure and load at one moment."""
+
+    busy_s: float
+    total_s: float
+    pressure_us: int | None
+    load_1m: float
+
+    @classmethod
+    def take(cls) -> CpuReading:
+        times = psutil.cpu_times()
+        idle = times.idle + getattr(times, "iowait", 0.0)
+        # Guest time is already inside user time.
+        total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
+        return cls(total - idle, total, _pressure_us(), psutil.getloadavg()[0])
+
+
+def contention(before: CpuReading, after: CpuReading, own_cpu_s: float) -> Contention:
+    """What others did between two readings, given the CPU seconds of the run itself."""
+    total = after.total_s - before.total_s
+    share = None
+    if total > 0:
+        share = max(0.0, (after.busy_s - before.busy_s - own_cpu_s) / total)
+    pressure = None
+    if before.pressure_us is not None and after.pressure_us is not None and total > 0:
+        wall = total / (psutil.cpu_count() or 1)
+        pressure = (after.pressure_us - before.pressure_us) / 1e6 / wall
+    return Contention(
+        load_1m_before=before.load_1m,
+        load_1m_after=after.load_1m,
+        cpu_pressure_share=pressure,
+        others_cpu_share=share,
+        contended=share is not None and share > CONTENDED_SHARE,
+    )
+
+
+def _pressure_us() -> int | None:
+    try:
+        text = Path("/proc/pressure/cpu").read_text(encoding="ascii")
+    except OSError:
+        return None
+    found = re.search(r"^some .*total=(\d+)", text, re.MULTILINE)
+    return int(found.group(1)) if found else None

@@ -1,0 +1,251 @@
+"""A session: plans, orders, starts one worker per run, waits, and writes each run as it ends."""
+
+from __future__ import annotations
+
+import random
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from harness import SUITE_VERSION, child, data, probes
+from harness.cells import Cell, parse_cell
+from harness.clock import now, utc_now
+from harness.errors import DataError, ResultsError, UsageError
+from harness.metrics import derive
+from harness.registry import workload, workloads
+from harness.schema import Contention, Environment, Price, Protocol, Run, Session
+from harness.stages import Job
+from harness.store import SessionWriter, check_writable, read_file, results_files
+from harness.support import support
+
+BASE_SEED = 2013
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run to come: its number in the session's order, its cell, which replicate it is."""
+
+    number: int
+    cell: Cell
+    replicate: int
+
+
+@dataclass(frozen=True)
+class Progress:
+    """What is known after a run, or before it when `run` is None; `left_s` is an estimate."""
+
+    position: int
+    total: int
+    cell: Cell
+    run: Run | None
+    left_s: float | None
+
+
+Listener = Callable[[Progress], None]
+
+
+def order(cells: Sequence[Cell], replicates: int, seed: int) -> list[Planned]:
+    """Every replicate of every cell: each round holds all cells, shuffled anew by the seed.
+
+    So drift of the machine hits all cells alike, and the replicates of a cell lie far apart.
+    """
+    shuffle = random.Random(seed)
+    runs: list[tuple[Cell, int]] = []
+    for replicate in range(replicates):
+        turn = list(cells)
+        shuffle.shuffle(turn)
+        runs += [(cell, replicate) for cell in turn]
+    return [Planned(number, *run) for number, run in enumerate(runs)]
+
+
+def new_session(
+    cells: Sequence[Cell],
+    *,
+    plan: str,
+    only: Sequence[str],
+    replicates: int,
+    order_seed: int,
+    protocol: Protocol,
+) -> Session:
+    """The header of a session that starts now."""
+    started = utc_now()
+    stamp = started.replace("-", "").replace(":", "")
+    return Session(
+        session=f"{stamp}-{random.SystemRandom().randrange(16**6):06x}",
+        started_at=started,
+        suite_version=SUITE_VERSION,
+        suite_commit=suite_commit(),
+        plan=plan,
+        only=tuple(only),
+        replicates=replicates,
+        order_seed=order_seed,
+        cells=tuple(cell.id for cell in cells),
+        protocol=protocol,
+        environment=probes.environment(),
+    )
+
+
+def suite_commit() -> str:
+    """The commit of the suite's own source tree, `+` behind it when changed; empty without git."""
+    folder = Path(__file__).parent
+
+    def git(*arguments: str) -> str:
+        done = subprocess.run(
+            ["git", "-C", str(folder), *arguments], capture_output=True, text=True, check=False
+        )
+        return done.stdout.strip() if done.returncode == 0 else ""
+
+    try:
+        commit = git("rev-parse", "--short=12", "HEAD")
+        changed = commit and git("status", "--porcelain", "--", ".", "../workloads")
+    except FileNotFoundError:
+        return ""
+    return f"{commit}+" if changed else commit
+
+
+def prepare_data(cells: Sequence[Cell], log: Callable[[str], None]) -> None:
+    """Fetch what the runnable cells need and this machine lacks, before anything is timed.
+
+    A data set that cannot be had is left to its cells, which end as `unavailable`.
+    """
+    wanted = {(cell.workload, cell.scale) for cell in cells if support(cell).runs}
+    for name, scale in sorted(wanted):
+        try:
+            data.fetch(workload(name), scale, log=log)
+        except DataError as error:
+            log(str(error))
+
+
+def run_session(
+    session: Session, results: Path, *, price: Price | None, listener: Listener
+) -> Path:
+    """Measure every run of the session into a new results file; returns its path."""
+    check_writable(results)
+    with SessionWriter(results, session) as writer:
+        _run_all(session, set(), writer, price, listener)
+        return writer.path
+
+
+def resume(
+    results: Path,
+    name: str | None,
+    *,
+    price: Price | None,
+    listener: Listener,
+    say: Callable[[str], None],
+) -> Path:
+    """Go on with an unfinished session: the named one, or the newest of this machine.
+
+    Raises UsageError when there is none.
+    """
+    for path in reversed(results_files(results, [name] if name else ())):
+        try:
+            stored = read_file(path)
+        except ResultsError as error:
+            say(str(error))
+            continue
+        done = {run.run for run in stored.runs}
+        if len(done) < len(stored.session.cells) * stored.session.replicates and (
+            stored.session.environment.machine == probes.machine_name()
+        ):
+            with SessionWriter.resume(path) as writer:
+                for notice in writer.notices:
+                    say(notice)
+                _run_all(stored.session, done, writer, price, listener)
+            return path
+    raise UsageError(f"There is no unfinished session in {str(results)!r} to resume.")
+
+
+def _run_all(
+    session: Session,
+    done: set[str],
+    writer: SessionWriter,
+    price: Price | None,
+    listener: Listener,
+) -> None:
+    cells = [parse_cell(text, list(workloads())) for text in session.cells]
+    planned = order(cells, session.replicates, session.order_seed)
+    left = [p for p in planned if run_id(session, p) not in done]
+    began, measured = now(), 0
+    for index, turn in enumerate(left):
+        average = (now() - began) / measured if measured else None
+        remaining = sum(support(p.cell).runs for p in left[index:])
+        left_s = average * remaining if average is not None else None
+        position = len(planned) - len(left) + index + 1
+        listener(Progress(position, len(planned), turn.cell, None, left_s))
+        run = execute(session, turn, price)
+        writer.append(run)
+        measured += support(turn.cell).runs
+        listener(Progress(position, len(planned), turn.cell, run, None))
+
+
+def run_id(session: Session, planned: Planned) -> str:
+    """The run's name: unique, and the same when the session is resumed."""
+    return f"{session.session}-{planned.number:04d}"
+
+
+def execute(session: Session, planned: Planned, price: Price | None) -> Run:
+    """One run from start to record; a cell that cannot run gets its row without a process."""
+    cell = planned.cell
+    declared = workload(cell.workload)
+    scale = declared.scales.get(cell.scale)
+    possible = support(cell)
+    blank = Run(
+        session=session.session,
+        run=run_id(session, planned),
+        replicate=planned.replicate,
+        suite_version=session.suite_version,
+        suite_commit=session.suite_commit,
+        workload_version=declared.version,
+        cell=cell.id,
+        seed=BASE_SEED + planned.replicate,
+        batch_size=scale.batch_size if scale else 0,
+        started_at=utc_now(),
+        status=possible.status,
+        reason=possible.reason,
+        environment=session.environment,
+        protocol=session.protocol,
+        replay=replay_command(cell),
+        quality_metric=declared.quality_metric,
+        higher_is_better=declared.higher_is_better,
+    )
+    return _measured(blank, cell, price) if possible.runs else blank
+
+
+def replay_command(cell: Cell) -> str:
+    """The command that measures the cell again."""
+    return f"epochmark run --only {shlex.quote(cell.id)}"
+
+
+def _measured(blank: Run, cell: Cell, price: Price | None) -> Run:
+    before = probes.CpuReading.take()
+    ended = child.run_worker(
+        Job(cell=cell, seed=blank.seed, protocol=blank.protocol), python=sys.executable
+    )
+    contention: Contention = probes.contention(before, probes.CpuReading.take(), ended.cpu_s)
+    run = replace(
+        blank,
+        status=ended.status,
+        reason=child.without_paths(ended.reason),
+        log_tail=ended.log_tail,
+        contention=contention,
+        price=price,
+    )
+    report = ended.report
+    if report is not None:
+        environment: Environment = report.environment
+        run = replace(
+            run,
+            batch_size=report.batch_size,
+            environment=environment,
+            numerics=report.numerics,
+            stages=report.stages,
+            samples=report.samples,
+            memory=report.memory,
+            gate=report.gate,
+            data=report.data,
+        )
+    return replace(run, metrics=derive(run))

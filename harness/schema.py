@@ -1,0 +1,229 @@
+"""The record of a run: one frozen dataclass tree, which is the schema of every results file.
+
+Format history, newest first:
+1 (2026-11): the first format: a `session` header line, then a `run` line for each run.
+
+All times are UTC and in seconds, sizes in bytes, money in US dollars. No host or user name and no
+absolute path belongs in any field.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+SCHEMA_VERSION = 1
+
+STATUSES = (
+    "ok",
+    "unsupported",
+    "unavailable",
+    "oom",
+    "timeout",
+    "nan",
+    "numerics",
+    "error",
+)
+
+
+@dataclass(frozen=True)
+class Environment:
+    """Hardware, system and packages, as the worker's own interpreter saw them."""
+
+    machine: str
+    os: str
+    python: str
+    cpu: str
+    cpu_count: int
+    memory_bytes: int
+    accelerators: tuple[str, ...]
+    packages: dict[str, str]
+    variables: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a run is measured. Rows made under different protocols are not ranked together.
+
+    `block_min_s` is the shortest timed block aimed at; warm-up blocks run until two medians of
+    consecutive step times agree within `warmup_tolerance`, between the floor and the ceiling.
+    `stop_after` ends a run after that stage (empty: none), for checks that need no timing;
+    `reference` stops where the gate would judge, to make the reference it judges by.
+    """
+
+    gate_steps: int = 3
+    block_min_s: float = 0.1
+    warmup_floor_blocks: int = 3
+    warmup_ceiling_blocks: int = 12
+    warmup_tolerance: float = 0.05
+    min_blocks: int = 5
+    max_blocks: int = 30
+    steady_budget_s: float = 1.5
+    latency_calls: int = 30
+    timeout_s: float = 300.0
+    stop_after: str = ""
+
+
+@dataclass(frozen=True)
+class Block:
+    """Consecutive steps between two synchronised readings of the clock."""
+
+    steps: int
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Epoch:
+    """One whole epoch through the input pipeline, then an evaluation on held-out data."""
+
+    steps: int
+    train_s: float
+    evaluation_s: float
+    loss: float
+    quality: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Samples:
+    """Raw measurements; every metric of a run is computed from these."""
+
+    first_step_s: float | None = None
+    warmup: tuple[Block, ...] = ()
+    warmup_outcome: str = ""
+    steady: tuple[Block, ...] = ()
+    epochs: tuple[Epoch, ...] = ()
+    infer: tuple[Block, ...] = ()
+    infer_latency_s: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Host memory of the worker: resident set after import, and its peak from build to the end.
+
+    The peak is the kernel's `VmHWM`, reset after import; None where the kernel does not give it.
+    """
+
+    host_baseline_bytes: int | None = None
+    host_peak_bytes: int | None = None
+    device_peak_bytes: int | None = None
+
+
+@dataclass(frozen=True)
+class Gate:
+    """The equality gate's figures, and the worst relative deviation of each from the reference."""
+
+    outcome: str = ""
+    output: tuple[float, ...] = ()
+    loss: tuple[float, ...] = ()
+    gradient_norm: tuple[float, ...] = ()
+    deviation: dict[str, float] = field(default_factory=dict)
+    tolerance: dict[str, float] = field(default_factory=dict)
+    skipped_steps: int = 0
+
+
+@dataclass(frozen=True)
+class Contention:
+    """What else the machine did while the run lasted.
+
+    `others_cpu_share` is the share of all CPU time that other processes used, steal included;
+    `contended` says that it was above the limit under which rows are ranked.
+    """
+
+    load_1m_before: float | None = None
+    load_1m_after: float | None = None
+    cpu_pressure_share: float | None = None
+    others_cpu_share: float | None = None
+    contended: bool = False
+
+
+@dataclass(frozen=True)
+class Price:
+    """A unit price with its provenance; `snapshot` names the file in results/prices."""
+
+    id: str
+    usd_per_hour: float
+    accelerator: str
+    provider: str
+    instance: str
+    region: str
+    kind: str
+    as_of: str
+    source: str
+    snapshot: str
+
+
+@dataclass(frozen=True)
+class DataOrigin:
+    """Where the data came from, and the digest of the prepared arrays."""
+
+    source: str
+    digest: str
+
+
+@dataclass(frozen=True)
+class Report:
+    """What a worker sends when it ends: the part of a run that it alone knows."""
+
+    status: str
+    reason: str
+    batch_size: int
+    environment: Environment
+    numerics: dict[str, str]
+    stages: dict[str, float]
+    samples: Samples
+    memory: Memory
+    gate: Gate
+    data: DataOrigin | None
+
+
+@dataclass(frozen=True)
+class Session:
+    """The header line of a results file: one invocation that executes a plan."""
+
+    session: str
+    started_at: str
+    suite_version: str
+    suite_commit: str
+    plan: str
+    only: tuple[str, ...]
+    replicates: int
+    order_seed: int
+    cells: tuple[str, ...]
+    protocol: Protocol
+    environment: Environment
+    schema_version: int = SCHEMA_VERSION
+    kind: str = "session"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One execution of one cell in one process."""
+
+    session: str
+    run: str
+    replicate: int
+    suite_version: str
+    suite_commit: str
+    workload_version: str
+    cell: str
+    seed: int
+    batch_size: int
+    started_at: str
+    status: str
+    reason: str
+    environment: Environment
+    protocol: Protocol
+    replay: str
+    numerics: dict[str, str] = field(default_factory=dict)
+    stages: dict[str, float] = field(default_factory=dict)
+    samples: Samples = field(default_factory=Samples)
+    memory: Memory = field(default_factory=Memory)
+    gate: Gate = field(default_factory=Gate)
+    contention: Contention = field(default_factory=Contention)
+    data: DataOrigin | None = None
+    quality_metric: str = ""
+    higher_is_better: bool = True
+    price: Price | None = None
+    metrics: dict[str, float] = field(default_factory=dict)
+    log_tail: str = ""
+    schema_version: int = SCHEMA_VERSION
+    kind: str = "run"

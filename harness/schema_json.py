@@ -1,0 +1,250 @@
+"""The JSON form of a record: a line of a results file, its validation, and the JSON Schema.
+
+A line is strict JSON with a `digest`: the first 16 hex digits of the SHA-256 of the line's
+canonical JSON without it. Knows no files; `python -m harness.schema_json` prints the schema.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from hashlib import sha256
+from math import isfinite
+from typing import TYPE_CHECKING, Any
+
+from harness.errors import NewerSchemaError, ResultsError
+from harness.metrics import METRICS, derive
+from harness.schema import SCHEMA_VERSION, STATUSES, Run, Session
+
+if TYPE_CHECKING:
+    from pydantic import TypeAdapter
+
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+"""For each older schema version, what turns its line into one of the next version."""
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line's fields without its digest, as canonical JSON too; does its digest fit them?"""
+
+    fields: dict[str, Any]
+    canonical: str
+    intact: bool
+
+
+class InvalidLineError(Exception):
+    """A line that is JSON but not a valid record; the text says which field and why."""
+
+
+def decode(line: bytes) -> Line:
+    """A line's fields; ValueError for anything that is not strict JSON."""
+    try:
+        found = json.loads(line.decode(), parse_constant=_no_constant)
+        if not isinstance(found, dict):
+            raise ValueError("not an object")
+        digest = found.pop("digest", None)
+        # The canonical form also refuses numbers beyond the range of a float.
+        canonical = _canonical(found)
+        return Line(found, canonical, intact=digest == _digest(canonical))
+    except RecursionError as error:
+        raise ValueError("nested too deeply") from error
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
+
+
+def upgraded(line: Line, name: str) -> Line:
+    """A line in this schema version; NewerSchemaError if the file `name` is from a later one."""
+    version = line.fields.get("schema_version")
+    if not isinstance(version, int) or isinstance(version, bool) or version < 1:
+        raise InvalidLineError(
+            f"field 'schema_version' should be a positive integer, found {version!r}"
+        )
+    if version > SCHEMA_VERSION:
+        raise NewerSchemaError(
+            f"{name} was written by a later Epochmark (schema {version}; this one reads up to "
+            f"{SCHEMA_VERSION}). Upgrade Epochmark to read it."
+        )
+    if version == SCHEMA_VERSION:
+        return line
+    found = line.fields
+    for step in range(version, SCHEMA_VERSION):
+        found = UPGRADES[step](found)
+    return Line(found, _canonical(found), line.intact)
+
+
+def session_of(line: Line) -> Session:
+    """The header that a line's fields hold, or InvalidLineError."""
+    _expect_kind(line.fields, "session")
+    session: Session = _validate(line, Session)
+    return session
+
+
+def run_of(line: Line, session: Session) -> Run:
+    """The run that a line's fields hold, or InvalidLineError."""
+    _expect_kind(line.fields, "run")
+    run: Run = _validate(line, Run)
+    if run.session != session.session:
+        raise InvalidLineError(
+            f"field 'session' should be {session.session!r}, found {run.session!r}"
+        )
+    if run.status not in STATUSES:
+        raise InvalidLineError(
+            f"field 'status' should be one of {', '.join(STATUSES)}, found {run.status!r}"
+        )
+    for name in ("warmup", "steady", "infer"):
+        for place, block in enumerate(getattr(run.samples, name)):
+            if block.steps < 1 or block.seconds <= 0:
+                raise InvalidLineError(
+                    f"field 'samples.{name}.{place}' should hold positive numbers"
+                )
+    for place, epoch in enumerate(run.samples.epochs):
+        if epoch.train_s <= 0:
+            raise InvalidLineError(f"field 'samples.epochs.{place}.train_s' should be positive")
+    _check_numbers(run)
+    return run
+
+
+def _check_numbers(run: Run) -> None:
+    """Refuse what tables cannot hold: an edited line must not end the reading of all others."""
+    for name in ("replicate", "seed", "batch_size"):
+        if not -(2**63) <= getattr(run, name) < 2**63:
+            raise InvalidLineError(f"field {name!r} is beyond 64 bits")
+    try:
+        finite = all(isfinite(value) for value in derive(run).values())
+    except ArithmeticError:
+        finite = False
+    if not finite:
+        raise InvalidLineError("its samples are beyond what metrics can be computed from")
+
+
+def _expect_kind(found: dict[str, Any], kind: str) -> None:
+    if found.get("kind") != kind:
+        raise InvalidLineError(f"field 'kind' should be {kind!r}, found {found.get('kind')!r}")
+
+
+def _validate(line: Line, kind: type[Any]) -> Any:
+    from pydantic import ValidationError
+
+    try:
+        # From JSON text, because only there does the strict mode take lists for tuples.
+        return _adapters()[kind].validate_json(f"[{line.canonical}]".encode(errors="replace"))[0]
+    except ValidationError as error:
+        raise InvalidLineError(_first_problem(error.errors(include_url=False))) from error
+
+
+def _first_problem(problems: Sequence[Any]) -> str:
+    unknown = [problem for problem in problems if problem["type"] == "unexpected_keyword_argument"]
+    problem = (unknown or problems)[0]
+    name = ".".join(str(part) for part in problem["loc"][1:])
+    if unknown:
+        return f"field {name!r} is unknown"
+    if problem["type"] == "missing":
+        return f"field {name!r} is missing"
+    message = problem["msg"].removeprefix("Input ")
+    shown = repr(problem["input"])
+    return f"field {name!r} {message}, found {shown if len(shown) <= 40 else shown[:37] + '...'}"
+
+
+@cache
+def _adapters() -> dict[type[Any], TypeAdapter[Any]]:
+    # Imported here because pydantic takes longer to import than a command that reads nothing.
+    # The tuples are there to hand the configuration down: a dataclass inside inherits it.
+    from pydantic import ConfigDict, TypeAdapter
+
+    config = ConfigDict(extra="forbid", strict=True, allow_inf_nan=False)
+    return {
+        Session: TypeAdapter(tuple[Session], config=config),
+        Run: TypeAdapter(tuple[Run], config=config),
+    }
+
+
+def _canonical(found: Any) -> str:
+    return json.dumps(
+        found, sort_keys=True, separators=(",", ":"), allow_nan=False, ensure_ascii=False
+    )
+
+
+def _digest(canonical: str) -> str:
+    return sha256(canonical.encode(errors="replace")).hexdigest()[:16]
+
+
+def encode(record: Session | Run) -> bytes:
+    """The record's line. A lone surrogate, as in a worker's undecodable output, becomes `?`."""
+    found = asdict(record)
+    try:
+        found["digest"] = _digest(_canonical(found))
+    except ValueError as error:
+        name = record.run if isinstance(record, Run) else record.session
+        raise ResultsError(
+            f"{record.kind.capitalize()} {name!r} cannot be written: field {_non_finite(found)!r} "
+            "is not a finite number. Leave it out of the record."
+        ) from error
+    text = json.dumps(found, separators=(",", ":"), allow_nan=False, ensure_ascii=False)
+    return text.encode(errors="replace") + b"\n"
+
+
+def _non_finite(found: Any, name: str = "") -> str:
+    """The dotted name of the first number that JSON cannot hold."""
+    if isinstance(found, float):
+        return "" if found - found == 0 else name.lstrip(".")
+    parts: Iterator[tuple[Any, Any]] = iter(())
+    if isinstance(found, dict):
+        parts = iter(found.items())
+    elif isinstance(found, (list, tuple)):
+        parts = iter(enumerate(found))
+    return next(filter(None, (_non_finite(part, f"{name}.{key}") for key, part in parts)), "")
+
+
+def schema_json() -> dict[str, Any]:
+    """The JSON Schema of a line of a results file, and the table of metrics."""
+    from pydantic import TypeAdapter
+
+    _, schema = TypeAdapter.json_schemas(
+        [(kind.__name__, "validation", TypeAdapter[Any](kind)) for kind in (Session, Run)]
+    )
+    definitions: dict[str, Any] = schema["$defs"]
+    for definition in definitions.values():
+        definition["additionalProperties"] = False
+        for field in definition["properties"].values():
+            field.pop("title", None)
+    for name in ("Session", "Run"):
+        _add_line_fields(definitions[name], kind=name.lower())
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "A line of an Epochmark results file",
+        "description": "The first line is a Session, every other line a Run.",
+        "schema_version": SCHEMA_VERSION,
+        "oneOf": [{"$ref": "#/$defs/Session"}, {"$ref": "#/$defs/Run"}],
+        "$defs": definitions,
+        "metrics": {
+            metric.name: {
+                "unit": metric.unit,
+                "direction": metric.direction,
+                "definition": metric.definition,
+            }
+            for metric in METRICS.values()
+        },
+    }
+
+
+def _add_line_fields(definition: dict[str, Any], *, kind: str) -> None:
+    fields = definition["properties"]
+    fields["kind"] = {"const": kind}
+    fields["schema_version"] = {"type": "integer", "minimum": 1, "maximum": SCHEMA_VERSION}
+    fields["digest"] = {"type": "string", "pattern": "^[0-9a-f]{16}$"}
+    if "status" in fields:
+        fields["status"] = {"enum": list(STATUSES)}
+    definition["required"] += ["kind", "schema_version", "digest"]
+
+
+def schema_text() -> str:
+    """The content of results/schema.json."""
+    return json.dumps(schema_json(), indent=1) + "\n"
+
+
+if __name__ == "__main__":
+    print(schema_text(), end="")

@@ -1,0 +1,241 @@
+"""Prints a table of runs for people, for machines, and for a README. Reads no files.
+
+A run that did not end well is shown with its status, never as a zero.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import sys
+from dataclasses import dataclass
+from io import StringIO
+from textwrap import wrap
+from typing import Any, Literal
+
+import pandas as pd
+
+from harness.cells import AXES
+from harness.columns import FLAGS, INTEGERS, NUMBERS
+from harness.metrics import METRICS
+from harness.registry import workloads
+from harness.summary import footnotes, reasons, summary
+from harness.units import ABSENT, formatted, seconds
+
+USUAL = (
+    "step_time_s",
+    "throughput_examples_per_s",
+    "epoch_time_s",
+    "compile_time_s",
+    "infer_latency_s",
+    "infer_throughput_examples_per_s",
+    "peak_host_memory_bytes",
+    "peak_device_memory_bytes",
+    "quality",
+    "cost_per_epoch_usd",
+)
+"""The metrics of a table that is not `wide`; those that no row has are left out."""
+
+_UNFOLDED = 10_000
+
+# How papers write the names of quality metrics; another metric's underscores become spaces.
+_QUALITY_NAMES = {"top1_accuracy": "top-1", "mae_minutes": "MAE", "hit_rate_at_10": "HR@10"}
+
+
+@dataclass(frozen=True)
+class _Printed:
+    """A table as text: what all rows share, its cells, and the sentences beneath."""
+
+    title: str
+    labels: list[str]
+    figures: list[str]
+    rows: list[tuple[list[str], list[str]]]
+    notes: list[str]
+
+
+def show(frame: pd.DataFrame, *, output: str, wide: bool = False, width: int | None = None) -> str:
+    """The latest run of each cell as `table`, `json` or `csv`.
+
+    A table folds at `width`: by default the terminal's, and none when output is not a terminal.
+    """
+    rows = summary(frame)
+    if output == "json":
+        return json.dumps(_records(rows), indent=1, allow_nan=False, ensure_ascii=False)
+    if output == "csv":
+        return rows.to_csv(index=False, lineterminator="\n").rstrip("\n")
+    if rows.empty:
+        return "The results hold no runs."
+    if width is None and sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+    return _text(_printed(rows, wide=wide), width)
+
+
+def markdown(frame: pd.DataFrame, *, wide: bool = False) -> str:
+    """The same table for a README."""
+    rows = summary(frame)
+    if rows.empty:
+        return "The results hold no runs."
+    printed = _printed(rows, wide=wide)
+    lines = [
+        _markdown_row([*printed.labels, *printed.figures]),
+        _markdown_row(["---"] * len(printed.labels) + ["---:"] * len(printed.figures)),
+        *(_markdown_row([*labels, *figures]) for labels, figures in printed.rows),
+    ]
+    return "\n\n".join([printed.title, "\n".join(lines), *map(_escaped, printed.notes)])
+
+
+def _markdown_row(cells: list[str]) -> str:
+    return "| " + " | ".join(_escaped(cell) for cell in cells) + " |"
+
+
+def _escaped(text: str) -> str:
+    special = str.maketrans({mark: f"\\{mark}" for mark in "|*"} | {"\n": " "})
+    # What stands in back quotes is code, where a backslash would be printed.
+    parts = text.split("`")
+    return "`".join(
+        part if place % 2 else part.translate(special) for place, part in enumerate(parts)
+    )
+
+
+def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
+    """Strict JSON knows no NaN: what is absent, an empty text too, is null."""
+    plain = {*NUMBERS, *INTEGERS, *FLAGS, "altered", "n"}
+    columns: dict[str, list[Any]] = {}
+    for name in rows.columns:
+        present = rows[name].notna() if name in plain else rows[name] != ""
+        columns[name] = [
+            value if known else None
+            for value, known in zip(rows[name].tolist(), present, strict=True)
+        ]
+    return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
+
+
+def _printed(rows: pd.DataFrame, *, wide: bool) -> _Printed:
+    shared = [name for name in _label_columns(rows) if _is_shared(rows, name)]
+    labels = [name for name in _label_columns(rows) if name not in shared]
+    wanted = tuple(METRICS) if wide else USUAL
+    metrics = [name for name in wanted if rows[name].notna().any()]
+    numbers = reasons(rows)
+    replicated = bool((rows["n"] > 1).any())
+    body = []
+    for _, row in rows.iterrows():
+        texts = [str(row[name]) for name in labels]
+        body.append(
+            ([*texts, _status(row, numbers, replicated=replicated)], _figures(row, metrics, wide))
+        )
+    titles = ["examples/s" if name.startswith("thr") else METRICS[name].title for name in metrics]
+    if wide and "step_time_s" in metrics:
+        titles.insert(metrics.index("step_time_s") + 1, "step p10 to p90")
+    return _Printed(
+        title=", ".join(f"{_words(name)} {rows[name].iloc[0]}" for name in shared),
+        labels=[*map(_words, labels), "status"],
+        figures=titles,
+        rows=body,
+        notes=footnotes(rows, shows_cost="cost_per_epoch_usd" in metrics),
+    )
+
+
+def _label_columns(rows: pd.DataFrame) -> list[str]:
+    several = len(set(zip(rows["machine"], rows["cell"], rows["batch_size"], strict=True)))
+    differs = several > rows.groupby(["machine", "cell"], observed=True).ngroups
+    return ["machine", *AXES, *(["batch_size"] if differs else [])]
+
+
+def _is_shared(rows: pd.DataFrame, name: str) -> bool:
+    """Is the column better said once? What a table is about stays in it, even for one row."""
+    return name not in ("workload", "backend") and rows[name].nunique() == 1
+
+
+def _words(name: str) -> str:
+    return {"api_style": "style", "batch_size": "batch size"}.get(name, name)
+
+
+def _status(row: pd.Series[Any], numbers: dict[str, int], *, replicated: bool) -> str:
+    parts = [str(row["status"])]
+    if row["status"] != "ok" and row["reason"] in numbers:
+        parts.append(f"[{numbers[row['reason']]}]")
+    if replicated:
+        parts.append(f"n={row['n']}")
+    marks = [mark for mark, name in (("*", "contended"), ("!", "altered")) if row[name]]
+    return " ".join(parts + marks)
+
+
+def _figures(row: pd.Series[Any], metrics: list[str], wide: bool) -> list[str]:
+    unit = _quality_unit(str(row["workload"]), str(row["quality_metric"]))
+    figures = []
+    for name in metrics:
+        text = formatted(name, row[name], quality_unit=unit)
+        if name == "quality" and text != ABSENT:
+            metric = str(row["quality_metric"])
+            text = f"{_QUALITY_NAMES.get(metric, metric.replace('_', ' '))} {text}"
+        figures.append(text)
+        if wide and name == "step_time_s":
+            figures.append(_spread(row))
+    return figures
+
+
+def _spread(row: pd.Series[Any]) -> str:
+    low, high = row["step_time_p10_s"], row["step_time_p90_s"]
+    return ABSENT if low != low else f"{seconds(low)} to {seconds(high)}"
+
+
+def _quality_unit(workload: str, metric: str) -> str:
+    """The declared unit; none for a workload that is not installed or has another metric by now."""
+    declared = workloads().get(workload)
+    return declared.quality_unit if declared and declared.quality_metric == metric else ""
+
+
+def _text(printed: _Printed, width: int | None) -> str:
+    full = _drawn(printed.labels, [labels for labels, _ in printed.rows], printed, _UNFOLDED)
+    natural = max(map(len, full))
+    if width is not None and natural > width:
+        # The cell in one column that may take several lines leaves room for whole numbers.
+        cells = [[" ".join(labels)] for labels, _ in printed.rows]
+        full = _drawn(["cell and status"], cells, printed, width)
+    fill = width or max(natural, 100)
+    title = wrap(printed.title[:1].upper() + printed.title[1:], fill)
+    notes = [line for note in printed.notes for line in wrap(note, fill, break_on_hyphens=False)]
+    return "\n".join([*title, "", *full, "", *notes])
+
+
+def _drawn(labels: list[str], texts: list[list[str]], printed: _Printed, width: int) -> list[str]:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    body = [[*text, *figures] for text, (_, figures) in zip(texts, printed.rows, strict=True)]
+    titles = [*labels, *printed.figures]
+    widths = _widths([titles, *body], width)
+    gap = int(width == _UNFOLDED)  # beside the blank that the box draws
+    table = Table(box=box.SIMPLE_HEAD, padding=(0, gap, 0, 0), pad_edge=False, show_edge=False)
+    for place, (title, size) in enumerate(zip(titles, widths, strict=True)):
+        justify: Literal["left", "right"] = "left" if place < len(labels) else "right"
+        table.add_column(Text(title), overflow="fold", justify=justify, width=size)
+    for row in body:
+        table.add_row(*map(Text, row))
+    out = StringIO()
+    width = max(width, sum(widths) + len(widths))
+    Console(file=out, width=width, color_system=None, force_terminal=False).print(table)
+    return [line.rstrip() for line in out.getvalue().splitlines()]
+
+
+def _widths(lines: list[list[str]], width: int) -> list[int]:
+    """Widths that break no word, for half a number is a wrong number; spare room spares lines.
+
+    `lines` starts with the titles, which need not stay on one line. The first column, which has
+    the longest texts, gets what the others leave.
+    """
+    columns = list(zip(*lines, strict=True))
+    if width == _UNFOLDED:
+        return [max(map(len, column)) for column in columns]
+    wanted = [max(map(len, texts)) for _title, *texts in columns]
+    widths = [max(len(word) for text in column for word in text.split()) for column in columns]
+    spare = width - sum(widths) - len(widths) + 1
+    for place in sorted(range(1, len(widths)), key=lambda place: wanted[place] - widths[place]):
+        more = wanted[place] - widths[place]
+        if 0 < more <= spare:
+            widths[place] += more
+            spare -= more
+    widths[0] += max(0, min(spare, wanted[0] - widths[0]))
+    return widths

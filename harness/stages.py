@@ -1,0 +1,324 @@
+"""What a worker does with its cell, stage by stage. Runs inside the worker process only.
+
+The gate's first step is also the compile stage: the step that is checked, compiled and timed is
+one and the same function.
+"""
+
+from __future__ import annotations
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from itertools import cycle, islice
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness import data, gate, weights
+from harness.backends import Trainer, backend
+from harness.cells import Cell
+from harness.clock import Stopwatch, now
+from harness.errors import WorkerError
+from harness.measure import measure_steady
+from harness.probes import peak_resident_bytes
+from harness.schema import Block, DataOrigin, Epoch, Gate, Memory, Protocol, Samples
+from harness.workload import Workload
+
+RESIDENT_BATCHES = 4
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run as the parent asks for it."""
+
+    cell: Cell
+    seed: int
+    protocol: Protocol
+
+
+class Finished(Exception):  # noqa: N818 - not an error: the protocol asked to stop here
+    """The stage that the protocol names as the last one has ended."""
+
+
+class Measurement:
+    """The state of one run: what was built, and what has been measured so far."""
+
+    def __init__(self, job: Job, workload: Workload, enter: Callable[[str], None]) -> None:
+        self.job = job
+        self.workload = workload
+        self.scale = workload.scales[job.cell.scale]
+        training = job.cell.phase == "train"
+        self.batch_size = self.scale.batch_size if training else self.scale.eval_batch_size
+        self.watch = Stopwatch()
+        self.samples = Samples()
+        self.memory = Memory()
+        self.gate = Gate()
+        self.numerics: dict[str, str] = {}
+        self.origin: DataOrigin | None = None
+        self._enter = enter
+        self._stage = "start"
+
+    def enter(self, stage: str) -> None:
+        """Begin a stage: its clock, and a word to the parent, outside any timed block."""
+        if self._stage == self.job.protocol.stop_after:
+            raise Finished
+        self._stage = stage
+        self._enter(stage)
+        self.watch.start(stage)
+
+    def run(self) -> None:
+        """Every stage of the cell's phase, in order."""
+        self._load()
+        self._build()
+        self._compile_and_gate()
+        if self.job.cell.phase == "train":
+            self._steady()
+            self._train()
+        else:
+            self._infer()
+        self.watch.stop()
+
+    # -- data and build ---------------------------------------------------------------------
+
+    def _load(self) -> None:
+        self.enter("data")
+        self.data = self.workload.data()
+        loaded = data.load(self.workload, self.job.cell.scale)
+        self.arrays = loaded.arrays
+        self.origin = DataOrigin(source=loaded.source, digest=loaded.digest)
+
+    def _build(self) -> None:
+        self.enter("build")
+        import keras
+
+        keras.config.set_dtype_policy(self.job.cell.precision)
+        # Not keras.utils.set_random_seed: it imports TensorFlow under every backend.
+        random.seed(self.job.seed)
+        np.random.seed(self.job.seed)
+        module = self.workload.model()
+        style = self.job.cell.api_style
+        self.model = getattr(module, "functional" if style == "custom_loop" else style)(self.scale)
+        self.optimizer = self._optimizer(keras)
+        self.optimizer.build(self.model.trainable_variables)
+        self.initial_optimizer = weights.snapshot(self.optimizer.variables)
+        self.trainer = self._trainer(module)
+        self.numerics |= {
+            "dtype_policy": self.job.cell.precision,
+            "variable_dtype": str(self.model.trainable_variables[0].dtype),
+            "image_data_format": keras.config.image_data_format(),
+            "parameters": str(sum(math.prod(v.shape) for v in self.model.trainable_variables)),
+        }
+
+    def _optimizer(self, keras: Any) -> Any:
+        declared = self.workload.optimizer
+        kind = backend(self.job.cell.backend).optimizer_class(
+            getattr(keras.optimizers, declared.name)
+        )
+        optimizer = kind(**declared.arguments)
+        if self.job.cell.precision == "mixed_float16":
+            # float16 gradients underflow without it; `compile` would add the same one.
+            return keras.optimizers.LossScaleOptimizer(optimizer)
+        return optimizer
+
+    def _trainer(self, module: Any) -> Trainer:
+        framework = backend(self.job.cell.backend)
+        if self.job.cell.api_style == "custom_loop":
+            return framework.loop_trainer(self.model, module.loss(), self.optimizer)
+        jit = self.numerics["jit_compile"] == "True"
+        self.model.compile(
+            optimizer=self.optimizer, loss=module.loss(), jit_compile=jit, auto_scale_loss=False
+        )
+        return framework.fit_trainer(self.model)
+
+    # -- compile and gate -------------------------------------------------------------------
+
+    def _compile_and_gate(self) -> None:
+        self.enter("compile")
+        gate.set_weights(self.model, self.workload)
+        self._scale_learning_rate(self.workload.gate_gain**2)
+        self.trainer.push()
+        training = self.job.cell.phase == "train"
+        figures = self._gate_training() if training else self._gate_inference()
+        self.gate = self._judged(figures)
+        self._restore_initial_state()
+
+    def _gate_inference(self) -> gate.Figures:
+        inputs = self.arrays["test_inputs"][: self.scale.eval_batch_size]
+        self.placed_inputs = self.trainer.place_inputs(inputs)
+        began = now()
+        output = gate.outputs(self.trainer, self.placed_inputs)
+        self.samples = replace(self.samples, first_step_s=now() - began)
+        self.enter("gate")
+        return gate.Figures(output=output)
+
+    def _gate_training(self) -> gate.Figures:
+        reader = gate.GradientReader(self.optimizer)
+        placed = self.trainer.place(next(self._batches(0, seed=gate.SEED)))
+        steps: list[tuple[float, float]] = []
+        self.skipped = 0
+        inputs = self.arrays["test_inputs"][: self.scale.eval_batch_size]
+        began = now()
+        result = self.trainer.step(placed)
+        self.trainer.synchronise(result)
+        self.samples = replace(self.samples, first_step_s=now() - began)
+        self.enter("gate")
+        while True:
+            loss = self.trainer.loss(result)
+            self.trainer.pull()
+            if not math.isfinite(loss):
+                raise WorkerError("nan", f"the loss of gate step {len(steps) + 1} is {loss}")
+            if reader.updates() > len(steps):
+                steps.append((loss, reader.norm()))
+            else:
+                self.skipped += 1
+            if len(steps) == self.job.protocol.gate_steps:
+                break
+            if self.skipped > 20:
+                raise WorkerError("numerics", "every gate step overflowed at every loss scale")
+            self._reset_metrics()
+            self.trainer.push()
+            result = self.trainer.step(placed)
+            self.trainer.synchronise(result)
+        gate.set_weights(self.model, self.workload)
+        self.trainer.push()
+        self.placed_inputs = self.trainer.place_inputs(inputs)
+        output = gate.outputs(self.trainer, self.placed_inputs)
+        losses, norms = zip(*steps, strict=True)
+        return gate.Figures(output=output, loss=losses, gradient_norm=norms)
+
+    def _judged(self, figures: gate.Figures) -> Gate:
+        if self.job.protocol.stop_after == "reference":
+            self.gate = Gate(outcome="reference", **asdict(figures))
+            raise Finished
+        expected = gate.reference(self.workload, self.job.cell.scale)
+        tolerance = self.workload.tolerances[self.job.cell.precision]
+        judged = gate.judge(figures, expected, tolerance)
+        self.gate = replace(judged, skipped_steps=getattr(self, "skipped", 0))
+        if self.gate.outcome != "passed":
+            raise WorkerError("numerics", gate.failure(self.gate))
+        return self.gate
+
+    def _reset_metrics(self) -> None:
+        if self.job.cell.api_style != "custom_loop":
+            self.model.reset_metrics()
+
+    def _scale_learning_rate(self, factor: float) -> None:
+        inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
+        inner.learning_rate = float(weights.snapshot([inner._learning_rate])[0]) * factor
+
+    def _restore_initial_state(self) -> None:
+        """Everything as training starts: weights from the run's seed, a fresh optimiser."""
+
+        def value(key: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+            return weights.initial(key, shape, seed=self.job.seed, rules=self.workload.initializers)
+
+        self.trainer.pull()
+        weights.assign(weights.of(self.model), value)
+        weights.restore(self.optimizer.variables, self.initial_optimizer)
+        self._reset_metrics()
+        self.trainer.push()
+
+    # -- steady, train, infer ---------------------------------------------------------------
+
+    def _batches(self, epoch: int, *, seed: int | None = None) -> Any:
+        return self.data.batches(
+            self.arrays,
+            batch_size=self.scale.batch_size,
+            seed=self.job.seed if seed is None else seed,
+            epoch=epoch,
+        )
+
+    def _steady(self) -> None:
+        self.enter("steady")
+        placed = cycle([self.trainer.place(b) for b in islice(self._batches(0), RESIDENT_BATCHES)])
+        steady = measure_steady(
+            lambda: self.trainer.step(next(placed)), self.trainer.synchronise, self.job.protocol
+        )
+        self.samples = replace(
+            self.samples,
+            warmup=steady.warmup,
+            warmup_outcome=steady.outcome,
+            steady=steady.blocks,
+        )
+        self._restore_initial_state()
+
+    def _train(self) -> None:
+        self.enter("train")
+        steps = self.data.steps_per_epoch(self.arrays, batch_size=self.scale.batch_size)
+        for epoch in range(self.scale.epochs):
+            began = now()
+            loss = self.trainer.fit_epoch(self._batches(epoch), steps)
+            trained = now()
+            if not math.isfinite(loss):
+                raise WorkerError("nan", f"the mean loss of epoch {epoch + 1} is {loss}")
+            quality = self.data.quality(self.arrays, self._predict())
+            done = Epoch(
+                steps=steps,
+                train_s=trained - began,
+                evaluation_s=now() - trained,
+                loss=loss,
+                quality=quality,
+            )
+            self.samples = replace(self.samples, epochs=(*self.samples.epochs, done))
+        self._note_loss_scale(steps * self.scale.epochs)
+        self._check_quality()
+
+    def _predict(self) -> NDArray[np.float32]:
+        """Outputs for all held-out inputs, in batches of one size; the last one is padded."""
+        inputs, size = self.arrays["test_inputs"], self.scale.eval_batch_size
+        found = []
+        for start in range(0, len(inputs), size):
+            batch = inputs[start : start + size]
+            padded = np.concatenate([batch, np.repeat(batch[:1], size - len(batch), axis=0)])
+            result = self.trainer.infer(self.trainer.place_inputs(padded))
+            found.append(self.trainer.outputs(result)[: len(batch)])
+        return np.concatenate(found)
+
+    def _note_loss_scale(self, steps: int) -> None:
+        if hasattr(self.optimizer, "dynamic_scale"):
+            self.trainer.pull()
+            scale, applied = weights.snapshot(
+                [self.optimizer.dynamic_scale, self.optimizer.inner_optimizer.iterations]
+            )
+            self.numerics["loss_scale_final"] = f"{float(scale):g}"
+            self.numerics["loss_scale_skipped_steps"] = str(steps - int(applied))
+
+    def _check_quality(self) -> None:
+        low, high = self.scale.quality_bounds
+        found = self.samples.epochs[-1].quality[self.workload.quality_metric]
+        if not low <= found <= high:
+            raise WorkerError(
+                "numerics",
+                f"{self.workload.quality_metric} is {found:.4g} after {self.scale.epochs} epochs, "
+                f"{low:g} to {high:g} accepted",
+            )
+
+    def _infer(self) -> None:
+        self.enter("infer")
+        steady = measure_steady(
+            lambda: self.trainer.infer(self.placed_inputs),
+            self.trainer.synchronise,
+            self.job.protocol,
+        )
+        one = self.trainer.place_inputs(self.arrays["test_inputs"][:1])
+        latency = [self._call_seconds(one) for _ in range(self.job.protocol.latency_calls + 2)]
+        self.samples = replace(
+            self.samples,
+            warmup=steady.warmup,
+            warmup_outcome=steady.outcome,
+            infer=steady.blocks,
+            # The first calls compile and warm up.
+            infer_latency_s=tuple(latency[2:]),
+        )
+
+    def _call_seconds(self, placed: Any) -> float:
+        from harness.measure import time_block
+
+        block: Block = time_block(1, lambda: self.trainer.infer(placed), self.trainer.synchronise)
+        return block.seconds
+
+    def note_memory(self, baseline: int | None) -> None:
+        """The peak so far, for the record."""
+        self.memory = Memory(host_baseline_bytes=baseline, host_peak_bytes=peak_resident_bytes())

@@ -1,0 +1,97 @@
+"""One row per cell from the table of runs, and what must be said about the rows beneath them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from harness.cells import API_STYLES, AXES, BACKENDS, PHASES, PRECISIONS, SCALES
+from harness.columns import NUMBERS
+
+POINT = ("machine", "cell", "batch_size")
+NO_PRICE = (
+    "No price was chosen, so there is no cost. Choose one with --price ID (`epochmark prices` "
+    "lists them) or [tool.epochmark] price in pyproject.toml."
+)
+_ORDER = (*SCALES, *PHASES, *BACKENDS, *PRECISIONS, *API_STYLES)
+_OF_ONE_RUN = ["run", "replicate", "seed", "file"]
+
+
+def summary(frame: pd.DataFrame) -> pd.DataFrame:
+    """The latest session's runs of each cell, batch size and machine: medians over replicates.
+
+    Every status keeps a row of its own, so that failed runs are neither dropped nor averaged over;
+    `n` counts its runs. Of a replicate that was run again in its session, the last try counts.
+    """
+    point = list(POINT)
+    runs = frame.drop_duplicates([*point, "session", "replicate"], keep="last")
+    latest = runs.drop_duplicates(point, keep="last")[[*point, "session"]]
+    runs = runs.merge(latest, on=[*point, "session"], how="inner")
+    groups = runs.groupby([*point, "status"], sort=False, observed=True)
+    rows = groups.first().drop(columns=_OF_ONE_RUN)
+    numbers = list(NUMBERS)
+    rows[numbers] = groups[numbers].median()
+    for mark in ("contended", "altered"):
+        rows[mark] = groups[mark].any()
+    rows.insert(0, "n", groups.size())
+    rows = rows.reset_index()
+    ranks = [_rank(row) for _, row in rows.iterrows()]
+    order = sorted(range(len(rows)), key=ranks.__getitem__)
+    return rows.iloc[order].reset_index(drop=True)
+
+
+def _rank(row: pd.Series[Any]) -> tuple[Any, ...]:
+    """Machines and workloads by name, the other axes as their lists order them, ok first."""
+    axes = [str(row[axis]) for axis in AXES]
+    places = [(_ORDER.index(value) if value in _ORDER else -1, value) for value in axes]
+    return (row["machine"], places, row["batch_size"], row["status"] != "ok", row["status"])
+
+
+def reasons(rows: pd.DataFrame) -> dict[str, int]:
+    """The reasons of rows that are not ok, each with its footnote's number."""
+    failed = rows.loc[(rows["status"] != "ok") & (rows["reason"] != ""), "reason"]
+    return {str(reason): number for number, reason in enumerate(dict.fromkeys(failed), 1)}
+
+
+def footnotes(rows: pd.DataFrame, *, shows_cost: bool) -> list[str]:
+    """Sentences that belong under every printed form of these rows."""
+    notes = [f"[{number}] {reason}" for reason, number in reasons(rows).items()]
+    if (rows["n"] == 1).all():
+        notes.append("Each row is one process; how processes differ was not measured.")
+    else:
+        notes.append("n counts the processes of a row; its numbers are their medians.")
+    if rows["contended"].any():
+        notes.append("* Other processes used the machine meanwhile; these rows are not ranked.")
+    if rows["altered"].any():
+        notes.append("! The row was changed after it was written.")
+    if rows["protocol"].nunique() > 1:
+        notes.append("Rows were measured under different protocols and cannot be ranked together.")
+    return notes + _cost_notes(rows, shows_cost=shows_cost)
+
+
+def _cost_notes(rows: pd.DataFrame, *, shows_cost: bool) -> list[str]:
+    priced = rows[rows["price"] != ""]
+    if priced.empty:
+        return [NO_PRICE]
+    if not shows_cost:
+        return []
+    prices = priced[priced["cost_per_epoch_usd"].notna()].drop_duplicates(
+        ["price", "price_usd_per_hour", "price_as_of"]
+    )
+    words = [_price_in_words(price) for _, price in prices.iterrows()]
+    notes = [f"Cost per epoch is seconds times the reference price {words[0]}."]
+    if len(words) > 1:
+        notes = [
+            "Cost per epoch is seconds times a reference price, which is not the same for all "
+            f"rows: {'; '.join(words)}."
+        ]
+    return [f"{notes[0]} It is not the price of the machine that was measured."]
+
+
+def _price_in_words(price: pd.Series[Any]) -> str:
+    return (
+        f"{price['price_provider']} {price['price_instance']}, {price['price_region']}, "
+        f"{price['price_kind']}, {price['price_usd_per_hour']:.10g} USD/h "
+        f"({price['price_as_of']}, source {price['price_source']})"
+    )

@@ -1,0 +1,63 @@
+"""Which points of the product can run here, and why the others cannot. Imports no framework."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cache
+from importlib.util import find_spec
+
+from harness.cells import Cell
+from harness.probes import cuda_devices
+from harness.registry import workloads
+
+
+@dataclass(frozen=True)
+class Support:
+    """`status` is `supported`, `unsupported` (by nature) or `unavailable` (on this machine)."""
+
+    status: str
+    reason: str = ""
+
+    @property
+    def runs(self) -> bool:
+        return self.status == "supported"
+
+
+def support(cell: Cell) -> Support:
+    """Whether the cell runs here; the reason is a noun phrase."""
+    reason = _unsupported(cell)
+    if reason:
+        return Support("unsupported", reason)
+    reason = _unavailable(cell)
+    return Support("unavailable", reason) if reason else Support("supported")
+
+
+def _unsupported(cell: Cell) -> str:
+    workload = workloads()[cell.workload]
+    if cell.scale not in workload.scales:
+        return f"no scale {cell.scale} in the declaration of {cell.workload}"
+    if cell.precision not in workload.tolerances and cell.precision != "tensorfloat32":
+        return f"no gate tolerance for {cell.precision} in the declaration of {cell.workload}"
+    if cell.precision == "tensorfloat32" and cell.device != "gpu":
+        return "TensorFloat-32, a mode of NVIDIA GPUs"
+    if cell.device == "tpu" and cell.backend != "jax":
+        return "TPU, reached through the jax backend only"
+    if cell.device == "tpu" and cell.precision == "mixed_float16":
+        return "float16, without units on a TPU"
+    return ""
+
+
+@cache
+def _installed(module: str) -> bool:
+    return find_spec(module) is not None
+
+
+def _unavailable(cell: Cell) -> str:
+    for module in (cell.backend, "keras"):
+        if not _installed(module):
+            return f"no package {module} in this environment"
+    if cell.device == "gpu":
+        return "no measuring on GPUs yet" if cuda_devices() else "no CUDA device"
+    if cell.device == "tpu":
+        return "no TPU"
+    return ""

@@ -1,0 +1,226 @@
+"""Results files as one table, a row per run, through a derived columnar cache.
+
+Every metric is computed from the raw samples here, never taken from the file. `harness.columns`
+says which columns there are; this module knows where they are cached.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import cache
+from hashlib import sha256
+from pathlib import Path
+from typing import Any, cast
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from harness import columns, metrics, schema, schema_json, store
+from harness.cache import cache_folder
+from harness.errors import NewerSchemaError, ResultsError
+from harness.store import parse_file, read_content, results_files, spelled
+
+_CHUNK = 64
+_METADATA = b"epochmark"
+_HERE = "\0"  # stands for the file in stored notices, since how it is spelled is up to the caller
+
+
+@dataclass(frozen=True)
+class Table:
+    """One row per run, oldest file first; text columns are categories, absent metrics NaN.
+
+    `notices` tell what was wrong in the files, `broken` counts the lines and files left out.
+    """
+
+    frame: pd.DataFrame
+    notices: tuple[str, ...]
+    broken: int
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What one results file contributes."""
+
+    rows: pa.Table
+    notices: tuple[str, ...]
+    broken: int
+
+
+def load_table(results: Path, files: Sequence[str] = ()) -> Table:
+    """The runs of the wanted results files (names or session ids; none means all).
+
+    Raises ResultsError when no file can be read, NewerSchemaError when one is from a later version.
+    """
+    paths = results_files(results, files)
+    index = _Index(cache_folder() / "tables")
+    failures: list[ResultsError] = []
+    parts: list[_Part] = []
+    for start in range(0, len(paths), _CHUNK):
+        parts += _chunk(paths[start : start + _CHUNK], index, failures)
+    index.save()
+    if not parts:
+        raise failures[0]
+    notices = [notice for part in parts for notice in part.notices]
+    return Table(
+        _frame([part.rows for part in parts]),
+        (*notices, *map(str, failures)),
+        sum(part.broken for part in parts) + len(failures),
+    )
+
+
+def _chunk(paths: Sequence[Path], index: _Index, failures: list[ResultsError]) -> list[_Part]:
+    """Consecutive files. When there is nothing to tell about a whole chunk, it is one cached table.
+
+    Opening a table of so many columns takes milliseconds: too long for thousands of small files.
+    """
+    key = index.chunk_key(paths)
+    together = _read_cached(index.folder, key, columns.FILE_SCHEMA)
+    if together is not None:
+        return [together]
+    parts = []
+    for path in paths:
+        try:
+            parts.append(_part(path, index))
+        except NewerSchemaError:
+            raise
+        except ResultsError as error:
+            failures.append(error)
+    if len(parts) == _CHUNK and not any(part.notices for part in parts):
+        rows = pa.concat_tables([part.rows for part in parts]).unify_dictionaries()
+        parts = [_Part(rows.combine_chunks(), (), 0)]
+        _write_cached(index.folder, index.chunk_key(paths), parts[0])
+    return parts
+
+
+def _part(path: Path, index: _Index) -> _Part:
+    part = _read_cached(index.folder, index.digest(path), columns.SCHEMA)
+    if part is None:
+        stamp = _stamp(path)  # before reading: a file that grows meanwhile is read again next time
+        content = read_content(path)
+        digest = sha256(content).hexdigest()
+        part = _read_cached(index.folder, digest, columns.SCHEMA)
+        if part is None:
+            part = _parsed(path, content)
+            _write_cached(index.folder, digest, part)
+        index.note(path, stamp, digest)
+    notices = tuple(notice.replace(_HERE, spelled(path)) for notice in part.notices)
+    return replace(part, rows=columns.with_file(part.rows, path.name), notices=notices)
+
+
+def _parsed(path: Path, content: bytes) -> _Part:
+    found = parse_file(path, content)
+    notices = tuple(notice.replace(spelled(path), _HERE) for notice in found.notices)
+    return _Part(columns.rows(found), notices, found.broken)
+
+
+def _frame(parts: list[pa.Table]) -> pd.DataFrame:
+    # Categories keep a million rows small and quick: each text is stored once.
+    joined = pa.concat_tables(parts).unify_dictionaries()
+    del parts
+    return cast(pd.DataFrame, joined.to_pandas())
+
+
+class _Index:
+    """Remembers the digests of unchanged files: hashing a million runs again takes seconds.
+
+    A file counts as unchanged while its size, modification and status-change times are the same.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._path = folder / "index.json"
+        self._known: dict[str, list[Any]] = {}
+        self._changed = False
+        with suppress(OSError, ValueError):
+            known = json.loads(self._path.read_bytes())
+            self._known = known if isinstance(known, dict) else {}
+
+    def digest(self, path: Path) -> str:
+        """The digest that a file had when it last looked like this; empty if unknown."""
+        known = self._known.get(str(path.absolute()))
+        match known:
+            case [*stamp, str(digest)] if stamp == _stamp(path):
+                return digest
+        return ""
+
+    def chunk_key(self, paths: Sequence[Path]) -> str:
+        """A digest over the files' names and digests; empty unless all are known."""
+        digests = [self.digest(path) for path in paths]
+        if len(paths) < _CHUNK or not all(digests):
+            return ""
+        names = [path.name for path in paths]
+        return sha256(json.dumps([names, digests]).encode()).hexdigest()
+
+    def note(self, path: Path, stamp: list[int], digest: str) -> None:
+        self._known[str(path.absolute())] = [*stamp, digest]
+        self._changed = True
+
+    def save(self) -> None:
+        if self._changed:
+            with suppress(OSError):
+                _write_atomically(self._path, json.dumps(self._known).encode())
+
+
+def _stamp(path: Path) -> list[int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return []
+    return [found.st_size, found.st_mtime_ns, found.st_ctime_ns]
+
+
+@cache
+def _format_version() -> str:
+    """A digest of the code that makes a table, so that a change of it needs no number raised."""
+    sources = [module.__file__ or "" for module in (columns, metrics, schema, schema_json, store)]
+    code = b"".join(Path(source).read_bytes() for source in (*sources, __file__))
+    return sha256(code).hexdigest()[:12]
+
+
+def _cached_path(folder: Path, digest: str) -> Path:
+    return folder / f"{digest}-{_format_version()}.parquet"
+
+
+def _read_cached(folder: Path, digest: str, expected: pa.Schema) -> _Part | None:
+    """The stored part, or None when it is not there or not whole."""
+    if not digest:
+        return None
+    try:
+        with pq.ParquetFile(_cached_path(folder, digest), page_checksum_verification=True) as file:
+            rows = file.read()
+        about = json.loads(rows.schema.metadata[_METADATA])
+        rows = rows.replace_schema_metadata(None)
+        if not rows.schema.equals(expected) or rows.num_rows != about["rows"]:
+            return None
+        return _Part(rows, tuple(about["notices"]), about["broken"])
+    except (OSError, ValueError, TypeError, KeyError, pa.ArrowException):
+        return None
+
+
+def _write_cached(folder: Path, digest: str, part: _Part) -> None:
+    if not digest:
+        return
+    about = {"rows": part.rows.num_rows, "notices": part.notices, "broken": part.broken}
+    rows = part.rows.replace_schema_metadata({_METADATA: json.dumps(about)})
+    sink = pa.BufferOutputStream()
+    pq.write_table(rows, sink, compression="lz4", write_page_checksum=True)
+    with suppress(OSError):
+        _write_atomically(_cached_path(folder, digest), sink.getvalue().to_pybytes())
+
+
+def _write_atomically(path: Path, content: bytes) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=".new-")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+        Path(name).replace(path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,67 @@
+"""How a stored number is printed: three digits and a scaled unit. Storage stays in SI units."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from math import floor, isfinite, log10
+
+from harness.metrics import METRICS
+
+ABSENT = "-"
+
+
+def formatted(name: str, value: float, *, quality_unit: str = "") -> str:
+    """A metric's value as METRICS says; what was not measured is a dash, never a zero."""
+    if not isfinite(value):
+        return ABSENT
+    form = METRICS[name].form
+    if form == "quality":
+        return quality(value, unit=quality_unit)
+    return FORMS[form](value)
+
+
+def digits(value: float, significant: int = 3) -> str:
+    """Plain decimal notation, at least this many significant digits."""
+    if value == 0:
+        return "0"
+    return f"{value:.{max(0, significant - 1 - floor(log10(abs(value))))}f}"
+
+
+def seconds(value: float) -> str:
+    """In microseconds, milliseconds or seconds."""
+    if abs(value) >= 1 or value == 0:
+        return f"{digits(value)} s"
+    return f"{digits(value * 1e3)} ms" if abs(value) >= 1e-3 else f"{digits(value * 1e6)} µs"
+
+
+def scaled(value: float) -> str:
+    """With the decimal prefix that leaves one to three digits before the point."""
+    for factor, prefix in ((1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= factor:
+            return f"{digits(value / factor)} {prefix}"
+    return f"{digits(value)} "
+
+
+def size(value: float) -> str:
+    """In GiB = 1024^3 bytes, or MiB where that would start with a zero."""
+    if value >= 2**30:
+        return f"{digits(value / 2**30)} GiB"
+    return f"{digits(value / 2**20)} MiB"
+
+
+def quality(value: float, *, unit: str) -> str:
+    """A share in percent where that is the declared unit, else the number with its unit."""
+    if unit == "%":
+        return f"{100 * value:.1f} %"
+    return f"{digits(value)} {unit}".rstrip()
+
+
+FORMS: dict[str, Callable[[float], str]] = {
+    "seconds": seconds,
+    "rate": lambda value: f"{scaled(value)}/s",
+    "percent": lambda value: f"{100 * value:.1f} %",
+    "bytes": size,
+    "usd": lambda value: f"{digits(value)} USD",
+    "joules": lambda value: f"{scaled(value)}J",
+    "flops": lambda value: f"{scaled(value)}FLOP",
+}
