@@ -41,7 +41,7 @@ def optimizer_class(kind: type[Any]) -> type[Any]:
     ("lazy" Adam): other mathematics than on JAX and torch, whose gradients are dense.
     """
 
-    class Dense(kind):  # type: ignore[misc]
+    class Dense(kind):
         def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
             dense = [None if grad is None else tf.convert_to_tensor(grad) for grad in grads]
             return super().apply(dense, trainable_variables)

@@ -25,21 +25,27 @@ WORKLOAD = Workload(
     quality_metric="accuracy",
     quality_unit="%",
     higher_is_better=True,
-    baseline=("majority class", 0.50),
-    optimizer=Optimizer("AdamW", {"learning_rate": 1e-3, "weight_decay": 0.01, "epsilon": 1e-6}),
+    baseline=("majority class", 0.52),
+    optimizer=Optimizer("AdamW", {"learning_rate": 5e-4, "weight_decay": 0.01, "epsilon": 1e-6}),
     scales={
         "smoke": Scale(
             reduced="the BERT-Tiny shape (2 layers, hidden 128, 2 heads), trained from random "
-            "weights without dropout; sequences of 48; 4,096 training sentences; 2 epochs",
-            batch_size=32,
+            "weights without dropout; sentences of at most 16 pieces, 1,024 of them for training; "
+            "batch 16; 2 epochs",
+            batch_size=16,
             eval_batch_size=250,
             epochs=2,
-            sizes={"train_examples": 4096, "test_examples": 1000, "sequence_length": 48},
+            sizes={
+                "train_examples": 1024,
+                "test_examples": 500,
+                "sequence_length": 16,
+                "whole_sentences": 1,
+            },
             architecture=Architecture(30522, 512, 2, 128, 2, 512, 0.0, 2),
-            input_shape=(48,),
+            input_shape=(16,),
             input_dtype="int32",
-            data_digest="46f570d0187fe519db25299c186cc5428022e84238d4d074b7bead4aa1d205d7",
-            quality_bounds=(0.55, 0.85),
+            data_digest="df84d7eb8305cd68998a132610655480e39dc91972ac513b99651792a5813e4a",
+            quality_bounds=(0.56, 0.8),
         ),
     },
     tolerances={
@@ -48,5 +54,5 @@ WORKLOAD = Workload(
         "mixed_float16": Tolerance(loss=5e-3, gradient_norm=2e-2, output=1e-2),
     },
     module=__name__,
-    initializers={r"/(kernel|embeddings|position_embedding|type_embedding)$": "normal_002"},
+    initializers={r"/(embeddings|position_embedding|type_embedding)$": "normal_002"},
 )

@@ -9,6 +9,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -68,8 +69,13 @@ SOURCES = (
 
 
 def prepare(raw: Reviews, sizes: Mapping[str, int]) -> dict[str, Array]:
-    """Distinct sentences in a fixed shuffle: the first are the test set, the next for training."""
+    """Distinct sentences in a fixed shuffle: the first are the test set, the next for training.
+
+    With `whole_sentences` in the sizes, sentences that would be cut are left out.
+    """
     rows = distinct(raw.texts)
+    if sizes.get("whole_sentences"):
+        rows = rows[lengths(raw, rows) <= sizes["sequence_length"]]
     test_count = check_size(sizes, "test_examples", len(rows))
     train_count = check_size(sizes, "train_examples", len(rows) - test_count)
     # RandomState's stream is frozen by numpy's policy, a Generator's is not: the digest is pinned.
@@ -94,17 +100,28 @@ def distinct(texts: tuple[str, ...]) -> NDArray[np.int64]:
 
 def encode(raw: Reviews, rows: NDArray[np.int64], sequence_length: int) -> NDArray[np.int32]:
     """Ids (N, sequence_length): [CLS], the sentence cut to fit, [SEP], then padding."""
+    ids = np.full((len(rows), sequence_length), PADDING_ID, np.int32)
+    encoder = tokenizer(raw)
+    encoder.enable_truncation(sequence_length)
+    for line, row in zip(ids, rows, strict=True):
+        # One by one: encode_batch would start threads, which do not survive a fork.
+        pieces = encoder.encode(raw.texts[row]).ids
+        line[: len(pieces)] = pieces
+    return ids
+
+
+def lengths(raw: Reviews, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Pieces of each sentence, [CLS] and [SEP] included."""
+    encoder = tokenizer(raw)
+    return np.array([len(encoder.encode(raw.texts[row]).ids) for row in rows], np.int64)
+
+
+def tokenizer(raw: Reviews) -> Any:
+    """The WordPiece tokeniser of the published uncased vocabulary."""
     # Only preparation needs it: a worker, which reads the cache, should not load it.
     from tokenizers import BertWordPieceTokenizer
 
-    tokenizer = BertWordPieceTokenizer(dict(raw.vocabulary), lowercase=True)
-    tokenizer.enable_truncation(sequence_length)
-    ids = np.full((len(rows), sequence_length), PADDING_ID, np.int32)
-    for line, row in zip(ids, rows, strict=True):
-        # One by one: encode_batch would start threads, which do not survive a fork.
-        pieces = tokenizer.encode(raw.texts[row]).ids
-        line[: len(pieces)] = pieces
-    return ids
+    return BertWordPieceTokenizer(dict(raw.vocabulary), lowercase=True)
 
 
 def batches(

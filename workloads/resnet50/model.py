@@ -63,7 +63,7 @@ class Bottleneck(layers.Layer):
         y = relu(self.bn1(self.conv1(x), training=training))
         y = relu(self.bn2(self.conv2(self.pad2(y)), training=training))
         y = self.bn3(self.conv3(y), training=training)
-        if self.conv0 is not None:
+        if self.conv0 is not None and self.bn0 is not None:
             x = self.bn0(self.conv0(x), training=training)
         return relu(y + x)
 

@@ -1,0 +1,57 @@
+"""The harness's step path costs no more than a loop written by hand: within 2 %."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pytest_benchmark.fixture import BenchmarkFixture
+
+from harness import data
+from harness.cells import BACKENDS
+from harness.environment import worker_environment
+from harness.registry import workload
+
+ROOT = Path(__file__).parents[2]
+LIMIT = 1.02
+
+
+def compare(backend: str, name: str) -> dict[str, Any]:
+    """The ratios of one backend and workload, from a process of its own."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.benchmarks.overhead", backend, name],
+        cwd=ROOT,
+        env=worker_environment(backend=backend, device="cpu"),
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("name", ["lstm_eta", "resnet50"])
+def test_step_overhead(
+    benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str], backend: str, name: str
+) -> None:
+    """Fails when the interval of the median lies above the limit, not when noise reaches there.
+
+    The figures are in the benchmark's extra_info; its own time is that of the whole process.
+    """
+    data.fetch(workload(name), "smoke")
+    found = benchmark.pedantic(compare, args=(backend, name), rounds=1)
+    benchmark.extra_info.update(found)
+    with capsys.disabled():
+        print(
+            f"\n{name}/{backend}: harness / bare loop = {found['ratio_median']:.4f} "
+            f"(95 % interval {found['ratio_ci95_low']:.4f} to {found['ratio_ci95_high']:.4f}; "
+            f"p10 {found['ratio_p10']:.4f}, p90 {found['ratio_p90']:.4f}; "
+            f"{found['pairs']} pairs of {found['steps_per_block']} steps)"
+        )
+    assert found["ratio_ci95_low"] <= LIMIT

@@ -1,0 +1,71 @@
+"""A linear model on a few numbers, once for each way in which a worker can end badly."""
+
+import math
+from dataclasses import dataclass
+
+from harness.data import digest
+from harness.workload import DataModule, Optimizer, Scale, Tolerance, Workload
+from planted_workloads.tiny.data import arrays
+
+FAULTS = (
+    "none",
+    "allocation",
+    "exception",
+    "exit",
+    "hang",
+    "hang_at_exit",
+    "memory_error",
+    "more_outputs",
+    "nan",
+    "nan_quality",
+    "sigkill",
+    "sigsegv",
+)
+
+
+@dataclass(frozen=True)
+class Tiny(Workload):
+    """Its faults are in the model module, but for a quality that is not a number."""
+
+    def data(self) -> DataModule:
+        module = super().data()
+        if self.name == "planted_nan_quality":
+            module.quality = lambda arrays, outputs: {"mean": math.nan}  # type: ignore[method-assign]
+        return module
+
+
+def planted(fault: str) -> Tiny:
+    """The workload whose model module does what the fault's name says."""
+    return Tiny(
+        name=f"planted_{fault}",
+        version="1.0.0",
+        title="A planted fault",
+        example="number",
+        quality_metric="mean",
+        quality_unit="",
+        higher_is_better=True,
+        baseline=("nothing", 0.0),
+        optimizer=Optimizer("SGD", {"learning_rate": 0.1, "momentum": 0.5}),
+        scales={
+            "smoke": Scale(
+                batch_size=4,
+                eval_batch_size=8,
+                epochs=1,
+                sizes={},
+                architecture=fault,
+                input_shape=(3,),
+                input_dtype="float32",
+                data_digest=digest(arrays()),
+                quality_bounds=(-1e9, 1e9),
+            )
+        },
+        tolerances={"float32": Tolerance(loss=1e9, gradient_norm=1e9, output=1e9)},
+        module=__name__,
+    )
+
+
+def __getattr__(name: str) -> Workload:
+    """The entry points name workloads in capitals: `SIGSEGV`."""
+    if name.lower() not in FAULTS:
+        raise AttributeError(name)
+    return planted(name.lower())

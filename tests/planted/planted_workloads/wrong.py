@@ -1,0 +1,81 @@
+"""The suite's own workloads with wrong mathematics: what the equality gate must see.
+
+Each plant changes the real model module inside its worker, and nothing else: data, weights,
+optimiser, reference and tolerances are the real ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from types import ModuleType
+from typing import Any
+
+from harness.workload import Workload
+from workloads.lstm_eta import WORKLOAD as LSTM_ETA
+from workloads.recommender import WORKLOAD as RECOMMENDER
+from workloads.resnet50 import WORKLOAD as RESNET50
+
+Plant = Callable[[Any], None]
+
+
+@dataclass(frozen=True)
+class Planted(Workload):
+    """A real workload with a plant in its model module; `module` stays the real one's."""
+
+    plant: Plant = lambda model: None
+
+    def model(self) -> ModuleType:
+        module = super().model()
+        self.plant(module)
+        return module
+
+
+def planted(name: str, real: Workload, plant: Plant) -> Planted:
+    facts = {field.name: getattr(real, field.name) for field in fields(real)}
+    return Planted(**{**facts, "name": name}, plant=plant)
+
+
+def epsilon(model: Any) -> None:
+    """Keras's default in batch normalisation, where the paper's code has 1e-5."""
+    model.EPSILON = 1e-3
+
+
+def bias_missing(model: Any) -> None:
+    """A Dense without bias: one variable fewer."""
+    head = model.head
+
+    def without(scale: Any) -> list[Any]:
+        dense, minutes = head(scale)
+        return [type(dense).from_config({**dense.get_config(), "use_bias": False}), minutes]
+
+    model.head = without
+
+
+def bias_ignored(model: Any) -> None:
+    """A Dense whose bias exists and is not added: the variables are right."""
+    head = model.head
+
+    def ignoring(scale: Any) -> list[Any]:
+        from keras import ops
+
+        dense, minutes = head(scale)
+
+        def call(inputs: Any, training: bool = False) -> Any:
+            return dense.activation(ops.matmul(inputs, dense.kernel))
+
+        dense.call = call
+        return [dense, minutes]
+
+    model.head = ignoring
+
+
+def loss_summed(model: Any) -> None:
+    """The batch's sum where the mean is meant."""
+    model.loss = lambda: model.MultiTaskLoss(reduction="sum")
+
+
+EPSILON = planted("planted_epsilon", RESNET50, epsilon)
+BIAS_MISSING = planted("planted_bias_missing", LSTM_ETA, bias_missing)
+BIAS_IGNORED = planted("planted_bias_ignored", LSTM_ETA, bias_ignored)
+LOSS_SUMMED = planted("planted_loss_summed", RECOMMENDER, loss_summed)

@@ -1,0 +1,215 @@
+"""The measuring core: what stands between two readings of the clock, and when warm-up ends.
+
+A fake device runs steps only when it is synchronised, as an accelerator does, and writes down what
+happened in which order. All times are powers of two, so that they add up exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from harness.measure import Steady, measure_steady, steps_per_block, time_block
+from harness.schema import Block, Protocol
+
+STEP_S = 2.0**-7
+PROTOCOL = Protocol(
+    block_min_s=2.0**-3,
+    warmup_floor_blocks=3,
+    warmup_ceiling_blocks=12,
+    warmup_tolerance=0.05,
+    min_blocks=5,
+    max_blocks=30,
+    steady_budget_s=1.5,
+)
+
+
+class Device:
+    """Steps queue up and take no time; synchronising takes the time of all that are queued."""
+
+    def __init__(self, seconds_of: Callable[[int], float] = lambda number: STEP_S) -> None:
+        self.seconds_of = seconds_of
+        self.time = 0.0
+        self.steps = 0
+        self.queued: list[int] = []
+        self.events: list[str] = []
+
+    def clock(self) -> float:
+        assert not self.queued, "the clock was read while steps were still running"
+        self.events.append("clock")
+        return self.time
+
+    def step(self) -> int:
+        self.events.append("step")
+        self.steps += 1
+        self.queued.append(self.steps)
+        return self.steps
+
+    def synchronise(self, result: int) -> None:
+        assert result == self.steps, "not the last step's result was waited for"
+        self.events.append("synchronise")
+        self.time += sum(self.seconds_of(number) for number in self.queued)
+        self.queued.clear()
+
+    def measure(self, protocol: Protocol = PROTOCOL) -> Steady:
+        return measure_steady(self.step, self.synchronise, protocol, clock=self.clock)
+
+    def spans(self) -> list[list[str]]:
+        """What happened before the first, between each two, and after the last clock reading."""
+        found: list[list[str]] = [[]]
+        for event in self.events:
+            if event == "clock":
+                found.append([])
+            else:
+                found[-1].append(event)
+        return found
+
+
+def steps_of(blocks: tuple[Block, ...]) -> list[int]:
+    return [block.steps for block in blocks]
+
+
+# One block
+
+
+@pytest.mark.parametrize("steps", [1, 2, 7])
+def test_a_block_is_steps_and_one_synchronisation_between_two_readings(steps: int) -> None:
+    device = Device()
+    block = time_block(steps, device.step, device.synchronise, clock=device.clock)
+    assert device.events == ["clock", *["step"] * steps, "synchronise", "clock"]
+    assert block == Block(steps=steps, seconds=steps * STEP_S)
+
+
+# The order of events
+
+
+def test_only_steps_and_the_closing_synchronisation_are_timed() -> None:
+    device = Device()
+    steady = device.measure()
+    before, *timed, after = device.spans()
+    assert before == ["step", "synchronise"], "the first step ends before any clock is read"
+    assert after == []
+    timed = [span for span in timed if span]
+    blocks = steady.warmup + steady.blocks
+    assert timed == [["step"] * block.steps + ["synchronise"] for block in blocks]
+
+
+def test_every_reading_follows_a_synchronisation_or_another_reading() -> None:
+    device = Device()
+    device.measure()
+    pairs = set(zip(device.events, device.events[1:], strict=False))
+    assert ("step", "clock") not in pairs
+    assert ("synchronise", "step") not in pairs, "a block begins with a reading"
+    assert ("clock", "synchronise") not in pairs
+
+
+def test_a_block_holds_the_time_of_its_own_steps_and_no_others() -> None:
+    """Every step takes another time, so a step counted in a wrong block would show."""
+    device = Device(lambda number: number * 2.0**-10)
+    steady = device.measure(replace(PROTOCOL, warmup_ceiling_blocks=4))
+    number = 2  # the first step belongs to no block
+    for block in steady.warmup + steady.blocks:
+        own = range(number, number + block.steps)
+        assert block.seconds == sum(own) * 2.0**-10
+        number += block.steps
+    assert number == device.steps + 1
+
+
+# Warm-up
+
+
+def test_warmup_is_kept_raw_and_apart_from_the_timed_blocks() -> None:
+    """Two slow starts: the first step of all, and the first step of warm-up."""
+    device = Device(lambda number: {1: 64.0, 2: 1.0}.get(number, STEP_S))
+    steady = device.measure()
+    assert steady.warmup[0] == Block(steps=1, seconds=1.0)
+    assert all(block.seconds / block.steps == STEP_S for block in steady.warmup[1:])
+    assert all(block.seconds / block.steps == STEP_S for block in steady.blocks)
+    assert sum(steps_of(steady.warmup + steady.blocks)) == device.steps - 1
+
+
+def test_equal_steps_are_steady_after_four_blocks() -> None:
+    steady = Device().measure()
+    assert (steady.outcome, len(steady.warmup)) == ("steady", 4)
+
+
+@pytest.mark.parametrize("floor", [5, 9])
+def test_warmup_lasts_at_least_its_floor(floor: int) -> None:
+    steady = Device().measure(replace(PROTOCOL, warmup_floor_blocks=floor))
+    assert (steady.outcome, len(steady.warmup)) == ("steady", floor)
+
+
+def test_steps_that_never_settle_end_at_the_ceiling() -> None:
+    device = Device(lambda number: 2.0**-number)
+    steady = device.measure(replace(PROTOCOL, block_min_s=2.0**-30, warmup_ceiling_blocks=9))
+    assert (steady.outcome, len(steady.warmup)) == ("ceiling", 9)
+    assert len(steady.blocks) >= PROTOCOL.min_blocks, "and are still measured"
+
+
+def test_slow_steps_end_warmup_by_the_budget() -> None:
+    """Three blocks of 4 s are too few to judge and above twice the budget of 1.5 s."""
+    steady = Device(lambda number: 4.0).measure()
+    assert (steady.outcome, steps_of(steady.warmup)) == ("budget", [1, 1, 1])
+
+
+@pytest.mark.parametrize(("later", "outcome"), [(1.04, "steady"), (1.06, "budget")])
+def test_steady_means_medians_within_the_tolerance(later: float, outcome: str) -> None:
+    """Of four blocks of one step, the last two are slower by 4 or by 6 percent."""
+    device = Device(lambda number: 1.0 if number <= 3 else later)
+    steady = device.measure(replace(PROTOCOL, steady_budget_s=2.0))
+    assert (steady.outcome, len(steady.warmup)) == (outcome, 4)
+
+
+def test_a_slow_start_is_forgotten_when_four_later_blocks_agree() -> None:
+    device = Device(lambda number: 0.5 if number <= 3 else STEP_S)
+    steady = device.measure()
+    assert steady.outcome == "steady"
+    times = [block.seconds / block.steps for block in steady.warmup]
+    assert times == [0.5, 0.5, *[STEP_S] * 4]
+
+
+# The length and number of blocks
+
+
+def test_a_block_is_as_long_as_the_least_block_time() -> None:
+    steady = Device().measure()
+    assert steps_of(steady.warmup) == [1, 16, 16, 16]
+    assert set(steps_of(steady.blocks)) == {16}
+    assert all(block.seconds >= PROTOCOL.block_min_s for block in steady.blocks)
+
+
+def test_the_length_follows_steps_that_become_faster() -> None:
+    """0.5 s a step at first, then 2^-7 s: blocks grow as soon as that is seen."""
+    device = Device(lambda number: 0.5 if number <= 2 else STEP_S)
+    assert steps_of(device.measure().warmup)[:3] == [1, 1, 16]
+
+
+@pytest.mark.parametrize(
+    ("block", "steps"),
+    [
+        (Block(1, 2.0**-7), 16),
+        (Block(16, 2.0**-3), 16),
+        (Block(16, 2.0**-4), 32),
+        (Block(3, 2.0**-3 * 0.9), 4),
+        (Block(1, 10.0), 1),
+        (Block(50, 1000.0), 1),
+        (Block(8, 0.0), 16),
+    ],
+)
+def test_steps_per_block(block: Block, steps: int) -> None:
+    assert steps_per_block(block, PROTOCOL) == steps
+
+
+def test_timed_blocks_end_with_the_budget() -> None:
+    """1.5 s in blocks of an eighth of a second."""
+    assert len(Device().measure().blocks) == 12
+
+
+def test_timed_blocks_are_at_least_the_least_number_however_slow() -> None:
+    assert len(Device(lambda number: 4.0).measure().blocks) == PROTOCOL.min_blocks
+
+
+def test_timed_blocks_are_at_most_the_largest_number_however_fast() -> None:
+    assert len(Device().measure(replace(PROTOCOL, max_blocks=7)).blocks) == 7
