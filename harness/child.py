@@ -162,7 +162,9 @@ def _tail(log: IO[bytes]) -> str:
 
 def without_paths(text: str) -> str:
     """The text with absolute paths cut to the file's name: a record names no machine's folders."""
-    text = text.replace(str(Path.home()), "~")
+    home = str(Path.home())
+    if len(home) > 1:  # a container may have / for it
+        text = text.replace(home, "~")
     return re.sub(r"(?<![\w.~])(?:~|/)(?:[\w.+@~-]*/)+([\w.+@-]*)", r"\1", text)
 
 

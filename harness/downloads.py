@@ -20,6 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
+from harness.environment import with_settings
 from harness.errors import DataError
 
 DOWNLOAD_TIMEOUT_S = 600.0  # the largest file is 84 MB: allows 140 kB/s
@@ -133,7 +134,7 @@ def run(
     with tempfile.TemporaryFile() as output:
         try:
             ended = subprocess.run(
-                command, cwd=cwd, env={**os.environ, **(env or {})}, timeout=timeout_s, check=False,
+                command, cwd=cwd, env=with_settings(env or {}), timeout=timeout_s, check=False,
                 stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT,
             )  # fmt: skip
         except subprocess.TimeoutExpired:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 
 # Variables that change how a backend computes; recorded when set by the user, beside our own.
 RECORDED = (
@@ -31,6 +32,11 @@ def worker_environment(*, backend: str, device: str) -> dict[str, str]:
         # Hides every accelerator, also from a framework that is only imported on the side.
         environment |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "-1"}
     return environment
+
+
+def with_settings(settings: Mapping[str, str]) -> dict[str, str]:
+    """The user's own environment with these on top, for a helper program."""
+    return {**os.environ, **settings}
 
 
 def cpu_count() -> int:

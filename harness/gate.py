@@ -119,7 +119,9 @@ def deviations(measured: Figures, expected: Figures) -> dict[str, float]:
 def _worst(measured: Sequence[float], expected: Sequence[float], scale: Sequence[float]) -> float:
     if len(measured) != len(expected):
         return math.inf
-    return max(abs(m - e) / abs(s) for m, e, s in zip(measured, expected, scale, strict=True))
+    found = [abs(m - e) / abs(s) for m, e, s in zip(measured, expected, scale, strict=True)]
+    # `max` would forget a NaN that does not come first.
+    return max(found) if all(map(math.isfinite, found)) else math.inf
 
 
 def judge(measured: Figures, expected: Figures, tolerance: Tolerance) -> Gate:

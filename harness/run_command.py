@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -35,9 +36,12 @@ class Request:
 
 
 def carry_out(request: Request, say: Say) -> tuple[bool, bool]:
-    """Measure what is asked for; returns whether every run is accounted for, and all are ok."""
+    """Measure what is asked for; returns whether every run is accounted for, and all are ok.
+
+    SIGTERM, with which job runners cancel, ends a session as Ctrl-C does.
+    """
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     price = chosen_price(request.price, request.results)
-    check_writable(request.results)
     counts: Counter[str] = Counter()
 
     def listen(progress: runner.Progress) -> None:
@@ -76,6 +80,8 @@ def _resume(
 
 def _start(request: Request, price: Price | None, listen: runner.Listener, say: Say) -> Path:
     cells = planned(request.plan, request.only)
+    # Before anything is fetched or measured; a mistake above leaves no folder behind.
+    check_writable(request.results)
     runner.prepare_data(cells, say)
     session = runner.new_session(
         cells,
@@ -119,10 +125,14 @@ def duration(seconds: float) -> str:
 
 
 def closing(counts: Counter[str], path: Path) -> str:
-    """What was measured and where it is."""
+    """The session's table, what became of its runs, and where they are."""
+    from harness.show import show
+    from harness.table import load_table
+
     said = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     session = read_file(path).session.session
+    table = show(load_table(path.parents[2], [session]).frame, output="table")
     return (
-        f"{sum(counts.values())} runs: {said}. Results: {path}\n"
-        f"See them with `epochmark show {session}`."
+        f"\n{table}\n\n{sum(counts.values())} runs: {said}. Results: {path}\n"
+        f"See the table again with `epochmark show {session}`."
     )

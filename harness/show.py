@@ -38,9 +38,6 @@ USUAL = (
 
 _UNFOLDED = 10_000
 
-# How papers write the names of quality metrics; another metric's underscores become spaces.
-_QUALITY_NAMES = {"top1_accuracy": "top-1", "mae_minutes": "MAE", "hit_rate_at_10": "HR@10"}
-
 
 @dataclass(frozen=True)
 class _Printed:
@@ -161,13 +158,12 @@ def _status(row: pd.Series[Any], numbers: dict[str, int], *, replicated: bool) -
 
 
 def _figures(row: pd.Series[Any], metrics: list[str], wide: bool) -> list[str]:
-    unit = _quality_unit(str(row["workload"]), str(row["quality_metric"]))
+    unit, title = _quality_form(str(row["workload"]), str(row["quality_metric"]))
     figures = []
     for name in metrics:
         text = formatted(name, row[name], quality_unit=unit)
         if name == "quality" and text != ABSENT:
-            metric = str(row["quality_metric"])
-            text = f"{_QUALITY_NAMES.get(metric, metric.replace('_', ' '))} {text}"
+            text = f"{title} {text}"
         figures.append(text)
         if wide and name == "step_time_s":
             figures.append(_spread(row))
@@ -179,10 +175,15 @@ def _spread(row: pd.Series[Any]) -> str:
     return ABSENT if low != low else f"{seconds(low)} to {seconds(high)}"
 
 
-def _quality_unit(workload: str, metric: str) -> str:
-    """The declared unit; none for a workload that is not installed or has another metric by now."""
+def _quality_form(workload: str, metric: str) -> tuple[str, str]:
+    """The declared unit and title of a quality metric.
+
+    The bare name for a workload that is not installed or has another metric by now.
+    """
     declared = workloads().get(workload)
-    return declared.quality_unit if declared and declared.quality_metric == metric else ""
+    if declared is None or declared.quality_metric != metric:
+        return "", metric.replace("_", " ")
+    return declared.quality_unit, declared.quality_title or metric.replace("_", " ")
 
 
 def _text(printed: _Printed, width: int | None) -> str:

@@ -82,6 +82,7 @@ class Workload:
     scales: Mapping[str, Scale]
     tolerances: Mapping[str, Tolerance]
     module: str
+    quality_title: str = ""
     gate_gain: float = 1.0
     initializers: Mapping[str, str] = field(default_factory=dict)
 

@@ -97,7 +97,7 @@ def dtypes_of(workload: Workload, style: str, scale: Any, inputs: Array) -> dict
     """What the layers with weights really put out, and what they hold."""
     model = getattr(workload.model(), style)(scale)
     with outputs_noted() as noted:
-        result = model(inputs, training=False)
+        result = traced(model, inputs)
     called = [
         layer
         for layer in model._flatten_layers(include_self=False)
@@ -110,6 +110,17 @@ def dtypes_of(workload: Workload, style: str, scale: Any, inputs: Array) -> dict
         "variables": sorted({str(v.dtype) for v in model.trainable_variables}),
         "output": dtype(result),
     }
+
+
+def traced(model: Any, inputs: Array) -> Any:
+    """The outputs of a real call; on jax without computing them, which would compile each step."""
+    import keras
+
+    if keras.backend.backend() != "jax":
+        return model(inputs, training=False)
+    import jax
+
+    return jax.eval_shape(lambda x: model(x, training=False), inputs)
 
 
 @contextmanager

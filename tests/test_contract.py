@@ -72,8 +72,9 @@ each_backend = pytest.mark.parametrize("backend", BACKENDS)
 
 
 @each_backend
-def test_one_framework_alone_is_imported(backend: str) -> None:
-    assert seen(backend)["frameworks"] == [backend]
+def test_no_other_framework_is_imported(backend: str) -> None:
+    """But for jax: Keras 3.15 imports it under every backend (callbacks/orbax_checkpoint.py)."""
+    assert set(seen(backend)["frameworks"]) - {"jax"} == {backend} - {"jax"}
 
 
 @each_workload
@@ -194,5 +195,6 @@ def test_a_real_worker_passes_the_gate(cell: Cell) -> None:
     assert len(report.gate.loss) == len(report.gate.gradient_norm) == 3
     assert report.numerics["dtype_policy"] == cell.precision
     assert report.numerics["variable_dtype"] == "float32"
-    assert report.numerics["other_frameworks_loaded"] == "none"
+    # Keras itself imports jax, and nothing imports tensorflow or torch on the side.
+    assert report.numerics["other_frameworks_loaded"] in ("none", "jax")
     assert set(report.stages) == {"start", "data", "build", "compile", "gate"}

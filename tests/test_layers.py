@@ -210,7 +210,7 @@ def environment_uses(tree: ast.AST) -> list[str]:
                 f"line {node.lineno}: env={ast.unparse(keyword.value)}"
                 for keyword in node.keywords
                 if keyword.arg == "env"
-                and not ast.unparse(keyword.value).startswith("worker_environment(")
+                and not ast.unparse(keyword.value).startswith(("worker_environment(", "with_settings("))
             ]
     return found
 
@@ -249,6 +249,7 @@ WRITERS = {
     "harness/downloads.py": "unpacked downloads, into a temporary folder",
     "harness/export.py": "the table, to the file that the user names",
     "harness/probes.py": "the kernel's switch that resets the peak of memory",
+    "harness/readme.py": "the generated blocks of README.md, for developers",
     "harness/reference.py": "a workload's reference.json, for developers",
     "harness/store.py": "results files",
     "harness/table.py": "the tables' cache, into the cache folder",

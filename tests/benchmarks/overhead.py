@@ -73,10 +73,10 @@ BARE: dict[str, Callable[[Any, Turns, int], float]] = {
 
 def built(cell: Cell) -> Measurement:
     """The cell's model and trainer, as a worker builds them."""
-    framework = backend(cell.backend)
-    framework.configure(cell.precision, cpu_count())
+    numerics = backend(cell.backend).configure(cell.precision, cpu_count())
     job = Job(cell, BASE_SEED, Protocol())
     measurement = Measurement(job, workload(cell.workload), lambda stage: None)
+    measurement.numerics |= numerics
     measurement._load()
     measurement._build()
     return measurement

@@ -14,7 +14,7 @@ EPOCHMARK = Path(sys.executable).with_name("epochmark")
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list"]], ids=" ".join)
 def test_command(benchmark: BenchmarkFixture, arguments: list[str]) -> None:
-    benchmark.pedantic(
+    benchmark.pedantic(  # type: ignore[no-untyped-call]
         subprocess.run,
         args=([EPOCHMARK, *arguments],),
         kwargs={"check": True, "stdout": subprocess.DEVNULL},

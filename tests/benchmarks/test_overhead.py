@@ -45,7 +45,9 @@ def test_step_overhead(
     The figures are in the benchmark's extra_info; its own time is that of the whole process.
     """
     data.fetch(workload(name), "smoke")
-    found = benchmark.pedantic(compare, args=(backend, name), rounds=1)
+    found = benchmark.pedantic(  # type: ignore[no-untyped-call]
+        compare, args=(backend, name), rounds=1
+    )
     benchmark.extra_info.update(found)
     with capsys.disabled():
         print(

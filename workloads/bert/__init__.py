@@ -23,6 +23,7 @@ WORKLOAD = Workload(
     title="BERT, sentence classification",
     example="sentence",
     quality_metric="accuracy",
+    quality_title="accuracy",
     quality_unit="%",
     higher_is_better=True,
     baseline=("majority class", 0.52),

@@ -21,6 +21,7 @@ WORKLOAD = Workload(
     title="LSTM, arrival time of a trip",
     example="trip",
     quality_metric="mae_minutes",
+    quality_title="MAE",
     quality_unit="min",
     higher_is_better=False,
     baseline=("linear in the distance", 11.30),

@@ -19,6 +19,7 @@ WORKLOAD = Workload(
     title="Neural collaborative filtering, multi-task",
     example="rating",
     quality_metric="hit_rate_at_10",
+    quality_title="HR@10",
     quality_unit="%",
     higher_is_better=True,
     baseline=("popularity ranking", 0.394),

@@ -24,6 +24,7 @@ WORKLOAD = Workload(
     title="ResNet-50 v1.5, image classification",
     example="image",
     quality_metric="top1_accuracy",
+    quality_title="top-1",
     quality_unit="%",
     higher_is_better=True,
     baseline=("majority class", 0.106),

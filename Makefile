@@ -1,0 +1,35 @@
+# From a fresh clone: `make bench` measures the quick plan, `make test` runs checks and tests.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: bench test check bench-self readme clean
+
+.venv/installed: requirements/cpu.txt requirements/dev.txt pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -r requirements/dev.txt
+	$(BIN)/pip install --quiet --no-deps --editable .
+	touch $@
+
+bench: .venv/installed
+	$(BIN)/epochmark run --plan quick --strict
+
+check: .venv/installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+test: check
+	$(BIN)/epochmark data fetch
+	$(BIN)/pytest
+
+# What Epochmark itself costs: start-up of the command, and the measured step against a bare loop.
+bench-self: .venv/installed
+	$(BIN)/pytest tests/benchmarks --override-ini addopts= --benchmark-autosave
+
+# The generated parts: README's tables and the schema of results files.
+readme: .venv/installed
+	$(BIN)/python -m harness.readme
+	$(BIN)/python -m harness.schema_json > results/schema.json
+
+clean:
+	rm -rf .venv .asv .benchmarks build *.egg-info

@@ -1,0 +1,52 @@
+"""Writes the generated blocks of README.md: the table of a committed session, the metrics.
+
+A block stands between `<!-- begin NAME ARGUMENT -->` and `<!-- end -->`.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from harness.metrics import METRICS
+
+ROOT = Path(__file__).resolve().parents[1]
+BLOCK = re.compile(r"(<!-- begin (\w+) ?(\S*) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def metrics_table() -> str:
+    """The metrics with unit, direction and definition."""
+    rows = [
+        f"| `{metric.name}` | {metric.unit} | {metric.direction} | {metric.definition} |"
+        for metric in METRICS.values()
+    ]
+    return "\n".join(["| metric | unit | better | definition |", "|---|---|---|---|", *rows])
+
+
+def results_table(session: str, results: Path) -> str:
+    """The table of one session's file."""
+    from harness.show import markdown
+    from harness.table import load_table
+
+    return markdown(load_table(results, [session]).frame).strip()
+
+
+def rewritten(text: str, results: Path) -> str:
+    """The text with every block made anew."""
+
+    def block(found: re.Match[str]) -> str:
+        begin, name, argument, end = found.groups()
+        made = metrics_table() if name == "metrics" else results_table(argument, results)
+        return f"{begin}{made}\n{end}"
+
+    return BLOCK.sub(block, text)
+
+
+def main() -> None:
+    """Rewrite README.md in place."""
+    path = ROOT / "README.md"
+    path.write_text(rewritten(path.read_text(encoding="utf-8"), ROOT / "results"), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""The README's generated parts are fresh, and its commands are run by CI."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from harness import readme
+from harness.metrics import METRICS
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture
+def ci() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("ci", ROOT / ".ci" / "readme_commands.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_generated_blocks_are_what_the_results_and_metrics_say() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert text == readme.rewritten(text, ROOT / "results"), "stale: run `make readme`"
+
+
+def test_a_stale_block_is_noticed() -> None:
+    text = "<!-- begin metrics -->\nold\n<!-- end -->"
+    made = readme.rewritten(text, ROOT / "results")
+    assert "old" not in made
+    assert all(f"`{name}`" in made for name in METRICS)
+
+
+def test_the_results_table_has_the_twelve_cells_of_the_quick_plan() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    block = next(b.group(0) for b in readme.BLOCK.finditer(text) if b.group(2) == "results")
+    rows = [line for line in block.splitlines() if re.match(r"\| (bert|lstm|recom|resnet)", line)]
+    assert len(rows) == 12
+    assert all(" ok " in row for row in rows)
+
+
+def test_ci_runs_every_command_of_the_readme(ci: ModuleType) -> None:
+    found = ci.commands((ROOT / "README.md").read_text(encoding="utf-8"))
+    assert "make bench" in found
+    assert any(line.startswith("asv run") for line in found)
+    assert not any(line.startswith(("git clone", "cd ", "make test")) for line in found)
+    assert "readme_commands.py" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+def test_a_comment_behind_a_command_is_cut_off(ci: ModuleType) -> None:
+    assert ci.commands("```sh\nmake bench  # twelve cells\n```\n") == ["make bench"]
