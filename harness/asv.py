@@ -148,6 +148,8 @@ class Suite:
             with _ended_by_exception():
                 run = runner.execute(stored.session, turn, self._price())
             writer.append(run)
+            if run.contention.contended:  # `asv run --show-stderr` shows what is printed
+                print(f"{cell.id}: other processes used the machine meanwhile.")
             return run
 
     def _repository(self) -> Path:

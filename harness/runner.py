@@ -154,7 +154,14 @@ def resume(
             with SessionWriter.resume(path) as writer:
                 for notice in writer.notices:
                     say(notice)
-                _run_all(stored.session, done, writer, price, listener)
+                # The rest is measured by this code on this machine, whatever the header says.
+                present = replace(
+                    stored.session,
+                    suite_version=SUITE_VERSION,
+                    suite_commit=suite_commit(),
+                    environment=probes.environment(),
+                )
+                _run_all(present, done, writer, price, listener)
             return path
     raise UsageError(f"There is no unfinished session in {str(results)!r} to resume.")
 

@@ -25,7 +25,7 @@ from harness.cells import PHASES, Cell, all_cells
 from harness.errors import ResultsError
 from harness.metrics import METRICS
 from harness.registry import workloads
-from harness.schema import Price, Run, Session
+from harness.schema import Contention, Price, Run, Session
 from harness.store import SessionWriter, read_file
 from harness.support import Support, support
 from suites.train_lstm_eta import TrainLstmEta
@@ -276,6 +276,15 @@ class TestMeasuring:
         price = stand_in.calls[0][2]
         assert price is not None
         assert price.id == "gcp:c3-standard-8:us-central1:on-demand"
+
+    def test_a_contended_run_is_said_to_be_one(
+        self, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    ) -> None:
+        contended = make_run(contention=Contention(contended=True))
+        monkeypatch.setattr(StandIn, "outcome", contended)
+        track("step_time_s", TrainLstmEta().open_session(), *TORCH)
+        said = "lstm_eta/smoke/train/torch/float32/functional/cpu: other processes used the machine"
+        assert said in capsys.readouterr().out
 
     def test_a_failed_cell_fails_every_metric_and_is_not_tried_again(
         self, stand_in: StandIn, monkeypatch: pytest.MonkeyPatch

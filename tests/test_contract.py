@@ -117,8 +117,8 @@ def test_the_styles_update_the_same_statistics(workload: str, backend: str) -> N
 def test_the_backends_have_the_same_outputs(workload: str, mode: str) -> None:
     bound = WIDER.get(workload, ROUNDING)
     for one, other in combinations(BACKENDS, 2):
-        outputs = [contract(workload, b)["styles"]["functional"][mode] for b in (one, other)]
-        assert_close(*outputs, bound)
+        first, second = (contract(workload, b)["styles"]["functional"][mode] for b in (one, other))
+        assert_close(first, second, bound)
 
 
 @each_workload

@@ -210,7 +210,9 @@ def environment_uses(tree: ast.AST) -> list[str]:
                 f"line {node.lineno}: env={ast.unparse(keyword.value)}"
                 for keyword in node.keywords
                 if keyword.arg == "env"
-                and not ast.unparse(keyword.value).startswith(("worker_environment(", "with_settings("))
+                and not ast.unparse(keyword.value).startswith(
+                    ("worker_environment(", "with_settings(")
+                )
             ]
     return found
 

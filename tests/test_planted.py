@@ -10,6 +10,7 @@ import psutil
 import pytest
 
 from harness import child, data
+from harness.cache import cache_folder
 from harness.cells import Cell
 from harness.child import Ended
 from harness.clock import now
@@ -222,7 +223,7 @@ def real_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
         patch.setenv("EPOCHMARK_CACHE", str(cache))
         for name, arrays in loaded.items():
             plant = planted_workload(f"wrong:{name.upper()}")
-            data._save(arrays, data.cache_folder() / data._cache_name(plant, "smoke"))
+            data._save(arrays, cache_folder() / data._cache_name(plant, "smoke"))
     return cache
 
 

@@ -24,8 +24,9 @@ from harness.runner import BASE_SEED
 from harness.schema import Protocol
 from harness.stages import RESIDENT_BATCHES, Job, Measurement
 
-PAIRS = 40
+PAIRS = 120
 WARMUP_PAIRS = 3
+BLOCK_MIN_S = 0.05
 
 Turns = Iterator[Any]
 
@@ -100,7 +101,7 @@ def ratios(cell: Cell) -> tuple[list[float], int]:
     for _ in range(WARMUP_PAIRS):
         block = time_block(8, lambda: trainer.step(next(turns)), trainer.synchronise)
         bare(8)
-    steps = steps_per_block(block, measurement.job.protocol)
+    steps = steps_per_block(block, Protocol(block_min_s=BLOCK_MIN_S))
     found = []
     for pair in range(PAIRS):
         # Who goes first alternates, so that drift favours neither.

@@ -40,7 +40,7 @@ def compare(backend: str, name: str) -> dict[str, Any]:
 def test_step_overhead(
     benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str], backend: str, name: str
 ) -> None:
-    """Fails when the interval of the median lies above the limit, not when noise reaches there.
+    """Fails when the interval of the median lies above the limit; skips when it spans the limit.
 
     The figures are in the benchmark's extra_info; its own time is that of the whole process.
     """
@@ -57,3 +57,5 @@ def test_step_overhead(
             f"{found['pairs']} pairs of {found['steps_per_block']} steps)"
         )
     assert found["ratio_ci95_low"] <= LIMIT
+    if found["ratio_ci95_high"] > LIMIT:
+        pytest.skip("the machine is too noisy to tell; run it again when nothing else runs")
