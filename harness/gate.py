@@ -134,7 +134,8 @@ def judge(measured: Figures, expected: Figures, tolerance: Tolerance) -> Gate:
         output=measured.output,
         loss=measured.loss,
         gradient_norm=measured.gradient_norm,
-        deviation=found,
+        # JSON holds no infinity, which is what values that cannot be compared deviate by.
+        deviation={name: value for name, value in found.items() if math.isfinite(value)},
         tolerance={name: allowed[name] for name in found},
     )
 
@@ -142,6 +143,8 @@ def judge(measured: Figures, expected: Figures, tolerance: Tolerance) -> Gate:
 def failure(gate: Gate) -> str:
     """The reason of a run that failed, with the figure and what was allowed."""
     name = gate.outcome.removeprefix("failed: ")
+    if name not in gate.deviation:
+        return f"{name.replace('_', ' ')} cannot be compared with the float32 reference's"
     return (
         f"{name.replace('_', ' ')} is {gate.deviation[name]:.2g} away from the float32 reference, "
         f"{gate.tolerance[name]:.2g} allowed"

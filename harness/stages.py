@@ -192,6 +192,8 @@ class Measurement:
         if self.job.protocol.stop_after == "reference":
             self.gate = Gate(outcome="reference", **asdict(figures))
             raise Finished
+        if not all(map(math.isfinite, figures.output)):
+            raise WorkerError("nan", "an output of the gate's weights is not a finite number")
         expected = gate.reference(self.workload, self.job.cell.scale)
         tolerance = self.workload.tolerances[self.job.cell.precision]
         judged = gate.judge(figures, expected, tolerance)
@@ -254,6 +256,9 @@ class Measurement:
             if not math.isfinite(loss):
                 raise WorkerError("nan", f"the mean loss of epoch {epoch + 1} is {loss}")
             quality = self.data.quality(self.arrays, self._predict())
+            for name, value in quality.items():
+                if not math.isfinite(value):
+                    raise WorkerError("nan", f"{name} is {value} after epoch {epoch + 1}")
             done = Epoch(
                 steps=steps,
                 train_s=trained - began,

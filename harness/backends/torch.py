@@ -36,7 +36,7 @@ def optimizer_class(kind: type[Any]) -> type[Any]:
 
 def is_out_of_memory(error: BaseException) -> bool:
     # The CPU allocator raises a plain RuntimeError with this text.
-    said = isinstance(error, RuntimeError) and "not enough memory" in str(error)
+    said = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
     return said or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 

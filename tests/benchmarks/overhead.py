@@ -1,7 +1,8 @@
 """Times the harness's step path against a loop written by hand, in one process.
 
 Both step the same model with the same function of Keras on the same batches on the device, in
-blocks that alternate. `python -m tests.benchmarks.overhead BACKEND WORKLOAD` prints the ratios.
+blocks that alternate; then once more with a function that does nothing, which leaves the cost of
+the step path itself. `python -m tests.benchmarks.overhead BACKEND WORKLOAD` prints the figures.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from harness.environment import cpu_count
 from harness.measure import steps_per_block, time_block
 from harness.registry import workload
 from harness.runner import BASE_SEED
-from harness.schema import Protocol
+from harness.schema import Block, Protocol
 from harness.stages import RESIDENT_BATCHES, Job, Measurement
 
 PAIRS = 120
 WARMUP_PAIRS = 3
 BLOCK_MIN_S = 0.05
+EMPTY_STEPS = 2000
+EMPTY_BLOCKS = 20
 
 Turns = Iterator[Any]
 
@@ -83,56 +86,84 @@ def built(cell: Cell) -> Measurement:
     return measurement
 
 
-def ratios(cell: Cell) -> tuple[list[float], int]:
-    """Harness time over bare time, pair by pair; and the steps of a block."""
-    measurement = built(cell)
-    trainer: Any = measurement.trainer
-    batches = islice(measurement._batches(0), RESIDENT_BATCHES)
-    turns = cycle([trainer.place(batch) for batch in batches])
+class Comparison:
+    """Both ways of stepping one model; each gives the seconds of a block."""
 
-    def harness(steps: int) -> float:
-        # The step as Measurement makes it.
-        block = time_block(steps, lambda: trainer.step(next(turns)), trainer.synchronise)
-        return block.seconds
+    def __init__(self, cell: Cell) -> None:
+        measurement = built(cell)
+        batches = islice(measurement._batches(0), RESIDENT_BATCHES)
+        self.trainer: Any = measurement.trainer
+        self.turns = cycle([self.trainer.place(batch) for batch in batches])
+        self._bare = BARE[cell.backend]
 
-    def bare(steps: int) -> float:
-        return BARE[cell.backend](trainer, turns, steps)
+    def harness(self, steps: int) -> Block:
+        """The block as Measurement makes it."""
+        turns, trainer = self.turns, self.trainer
+        return time_block(steps, lambda: trainer.step(next(turns)), trainer.synchronise)
 
-    for _ in range(WARMUP_PAIRS):
-        block = time_block(8, lambda: trainer.step(next(turns)), trainer.synchronise)
-        bare(8)
-    steps = steps_per_block(block, Protocol(block_min_s=BLOCK_MIN_S))
-    found = []
-    for pair in range(PAIRS):
-        # Who goes first alternates, so that drift favours neither.
-        if pair % 2:
-            reference = bare(steps)
-            found.append(harness(steps) / reference)
-        else:
-            found.append(harness(steps) / bare(steps))
-    return found, steps
+    def bare(self, steps: int) -> float:
+        return self._bare(self.trainer, self.turns, steps)
+
+    def pairs(self) -> tuple[list[float], list[float], int]:
+        """Seconds of harness blocks and of bare blocks, paired; and the steps of a block."""
+        for _ in range(WARMUP_PAIRS):
+            block = self.harness(8)
+            self.bare(8)
+        steps = steps_per_block(block, Protocol(block_min_s=BLOCK_MIN_S))
+        ours, theirs = [], []
+        for pair in range(PAIRS):
+            # Who goes first alternates, so that drift favours neither.
+            if pair % 2:
+                theirs.append(self.bare(steps))
+                ours.append(self.harness(steps).seconds)
+            else:
+                ours.append(self.harness(steps).seconds)
+                theirs.append(self.bare(steps))
+        return ours, theirs, steps
+
+    def added_s(self) -> float:
+        """Seconds that the step path adds to a step: the fastest of several empty blocks."""
+        model = self.trainer._model
+        real, results = model.train_function, []
+
+        def step_once(*arguments: Any) -> Any:
+            results.append(real(*arguments))
+            return results[0]
+
+        model.train_function = step_once
+        self.harness(1)
+        model.train_function = lambda *arguments: results[0]
+        ours = min(self.harness(EMPTY_STEPS).seconds for _ in range(EMPTY_BLOCKS))
+        theirs = min(self.bare(EMPTY_STEPS) for _ in range(EMPTY_BLOCKS))
+        return (ours - theirs) / EMPTY_STEPS
 
 
-def summary(found: list[float], steps: int) -> dict[str, float]:
-    """The median, its spread, and its 95 % confidence interval from the order statistics."""
-    ordered = sorted(found)
-    half = 0.98 * math.sqrt(len(ordered))
-    deciles = quantiles(ordered, n=10)
+def figures(cell: Cell) -> dict[str, float]:
+    """The ratio's median, spread and 95 % confidence interval (order statistics); added time."""
+    comparison = Comparison(cell)
+    ours, theirs, steps = comparison.pairs()
+    ratios = sorted(a / b for a, b in zip(ours, theirs, strict=True))
+    middle, half = len(ratios) / 2, 0.98 * math.sqrt(len(ratios))
+    deciles = quantiles(ratios, n=10)
+    added, step = comparison.added_s(), min(theirs) / steps
     return {
-        "ratio_median": median(ordered),
+        "ratio_median": median(ratios),
         "ratio_p10": deciles[0],
         "ratio_p90": deciles[-1],
-        "ratio_ci95_low": ordered[max(0, math.floor(len(ordered) / 2 - half))],
-        "ratio_ci95_high": ordered[min(len(ordered) - 1, math.ceil(len(ordered) / 2 + half))],
-        "pairs": len(ordered),
+        "ratio_ci95_low": ratios[math.floor(middle - half)],
+        "ratio_ci95_high": ratios[math.ceil(middle + half)],
+        "pairs": len(ratios),
         "steps_per_block": steps,
+        "step_s": step,
+        "added_s": added,
+        "added_share": added / step,
     }
 
 
 def main() -> None:
     name, declared = sys.argv[1:]
     cell = Cell(declared, "smoke", "train", name, "float32", "functional", "cpu")
-    print(json.dumps(summary(*ratios(cell))))
+    print(json.dumps(figures(cell)))
 
 
 if __name__ == "__main__":

@@ -40,7 +40,7 @@ def compare(backend: str, name: str) -> dict[str, Any]:
 def test_step_overhead(
     benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str], backend: str, name: str
 ) -> None:
-    """Fails when the interval of the median lies above the limit; skips when it spans the limit.
+    """What the step path adds, timed by itself; and the paired ratio, as far as noise lets it tell.
 
     The figures are in the benchmark's extra_info; its own time is that of the whole process.
     """
@@ -50,12 +50,19 @@ def test_step_overhead(
     )
     benchmark.extra_info.update(found)
     with capsys.disabled():
-        print(
-            f"\n{name}/{backend}: harness / bare loop = {found['ratio_median']:.4f} "
-            f"(95 % interval {found['ratio_ci95_low']:.4f} to {found['ratio_ci95_high']:.4f}; "
-            f"p10 {found['ratio_p10']:.4f}, p90 {found['ratio_p90']:.4f}; "
-            f"{found['pairs']} pairs of {found['steps_per_block']} steps)"
-        )
+        print("\n" + line(backend, name, found))
+    assert found["added_share"] <= LIMIT - 1
     assert found["ratio_ci95_low"] <= LIMIT
-    if found["ratio_ci95_high"] > LIMIT:
-        pytest.skip("the machine is too noisy to tell; run it again when nothing else runs")
+
+
+def line(backend: str, name: str, found: dict[str, Any]) -> str:
+    """The figures in words."""
+    decided = "" if found["ratio_ci95_high"] <= LIMIT else ", too noisy to tell"
+    return (
+        f"{name}/{backend}: adds {1e6 * found['added_s']:.2f} µs to a step of "
+        f"{1e3 * found['step_s']:.2f} ms ({100 * found['added_share']:.3f} %); "
+        f"harness / bare loop {found['ratio_median']:.4f} "
+        f"(95 % interval {found['ratio_ci95_low']:.4f} to {found['ratio_ci95_high']:.4f}{decided}; "
+        f"p10 {found['ratio_p10']:.4f}, p90 {found['ratio_p90']:.4f}; "
+        f"{found['pairs']} pairs of {found['steps_per_block']} steps)"
+    )
