@@ -40,7 +40,14 @@ def carry_out(request: Request, say: Say) -> tuple[bool, bool]:
 
     SIGTERM, with which job runners cancel, ends a session as Ctrl-C does.
     """
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        return _carry_out(request, say)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _carry_out(request: Request, say: Say) -> tuple[bool, bool]:
     price = chosen_price(request.price, request.results)
     counts: Counter[str] = Counter()
 

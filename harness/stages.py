@@ -192,8 +192,9 @@ class Measurement:
         if self.job.protocol.stop_after == "reference":
             self.gate = Gate(outcome="reference", **asdict(figures))
             raise Finished
-        if not all(map(math.isfinite, figures.output)):
-            raise WorkerError("nan", "an output of the gate's weights is not a finite number")
+        for name, values in asdict(figures).items():
+            if not all(map(math.isfinite, values)):
+                raise WorkerError("nan", f"the gate's {name.replace('_', ' ')} is not finite")
         expected = gate.reference(self.workload, self.job.cell.scale)
         tolerance = self.workload.tolerances[self.job.cell.precision]
         judged = gate.judge(figures, expected, tolerance)
