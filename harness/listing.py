@@ -6,7 +6,6 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
 
 from harness.cells import AXES, Cell
 from harness.support import Support
@@ -14,7 +13,7 @@ from harness.support import Support
 
 def render(cells: Sequence[tuple[Cell, Support]], output: str) -> str:
     """The cells as aligned lines, a JSON list or CSV."""
-    rows = [{"cell": cell.id, **asdict(cell), **asdict(possible)} for cell, possible in cells]
+    rows = [{"cell": cell.id, **vars(cell), **vars(possible)} for cell, possible in cells]
     if output == "json":
         return json.dumps(rows, indent=1)
     if output == "csv":
