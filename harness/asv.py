@@ -10,15 +10,13 @@ from __future__ import annotations
 import inspect
 import math
 import os
-import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from harness import runner
 from harness.cells import Cell, all_cells
-from harness.metrics import METRICS, Metric
+from harness.metrics import METRICS, Metric, counted_epochs
 from harness.prices import configured_price, find_price
 from harness.registry import workload
 from harness.schema import Price, Protocol, Run
@@ -48,9 +46,7 @@ asv.conf.json keeps throughput, which is higher-is-better, out of its alarms."""
 
 SAMPLES: dict[str, Callable[[Run], list[float]]] = {
     "step_time_s": lambda run: [block.seconds / block.steps for block in run.samples.steady],
-    "epoch_time_s": lambda run: [
-        epoch.train_s for epoch in run.samples.epochs[1:] or run.samples.epochs
-    ],
+    "epoch_time_s": lambda run: [epoch.train_s for epoch in counted_epochs(run)],
     "infer_latency_s": lambda run: list(run.samples.infer_latency_s),
 }
 """The raw samples whose median the metric is: asv makes its own statistics from them."""
@@ -145,7 +141,7 @@ class Suite:
                 if run.cell == cell.id:
                     return run
             turn = runner.Planned(self.cells().index(cell), cell, replicate=0)
-            with _ended_by_exception():
+            with runner.terminated_as_interrupted():
                 run = runner.execute(stored.session, turn, self._price())
             writer.append(run)
             if run.contention.contended:  # `asv run --show-stderr` shows what is printed
@@ -199,17 +195,3 @@ def _unit(metric: Metric, declared: Workload) -> str:
     if metric.name == "quality_error" and not declared.higher_is_better:
         return declared.quality_unit
     return UNITS.get(metric.unit, metric.unit)
-
-
-@contextmanager
-def _ended_by_exception() -> Iterator[None]:
-    """asv ends a benchmark with SIGTERM. As an exception, it ends the runner's worker as well."""
-
-    def interrupt(*_: object) -> None:
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

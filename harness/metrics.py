@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import median
 
-from harness.schema import Block, Price, Run
+from harness.schema import Block, Epoch, Price, Run
 
 
 @dataclass(frozen=True)
@@ -93,6 +93,11 @@ def seconds_per_step(blocks: Sequence[Block]) -> float:
     return median(block.seconds / block.steps for block in blocks)
 
 
+def counted_epochs(run: Run) -> tuple[Epoch, ...]:
+    """The epochs after the first, which may still compile; the first when it is the only one."""
+    return run.samples.epochs[1:] or run.samples.epochs
+
+
 def _step_metrics(run: Run) -> dict[str, float]:
     values: dict[str, float] = {}
     if "start" in run.stages:
@@ -110,7 +115,7 @@ def _epoch_metrics(run: Run) -> dict[str, float]:
     epochs = run.samples.epochs
     if not epochs:
         return {}
-    later = epochs[1:] or epochs
+    later = counted_epochs(run)
     epoch_time = median(epoch.train_s for epoch in later)
     values = {"epoch_time_s": epoch_time}
     if run.samples.steady:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -36,18 +35,7 @@ class Request:
 
 
 def carry_out(request: Request, say: Say) -> tuple[bool, bool]:
-    """Measure what is asked for; returns whether every run is accounted for, and all are ok.
-
-    SIGTERM, with which job runners cancel, ends a session as Ctrl-C does.
-    """
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        return _carry_out(request, say)
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _carry_out(request: Request, say: Say) -> tuple[bool, bool]:
+    """Measure what is asked for; returns whether every run is accounted for, and all are ok."""
     price = chosen_price(request.price, request.results)
     counts: Counter[str] = Counter()
 
@@ -57,7 +45,8 @@ def _carry_out(request: Request, say: Say) -> tuple[bool, bool]:
             counts[progress.run.status] += 1
 
     try:
-        path = _resume(request, price, listen, say) or _start(request, price, listen, say)
+        with runner.terminated_as_interrupted():
+            path = _resume(request, price, listen, say) or _start(request, price, listen, say)
     except KeyboardInterrupt:
         say("Interrupted. Finished runs are kept; go on with `epochmark run --resume`.")
         return False, False

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import random
 import shlex
+import signal
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -104,6 +106,16 @@ def suite_commit() -> str:
     except FileNotFoundError:
         return ""
     return f"{commit}+" if changed else commit
+
+
+@contextmanager
+def terminated_as_interrupted() -> Iterator[None]:
+    """SIGTERM, with which job runners and asv cancel, ends a session as Ctrl-C does."""
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def prepare_data(cells: Sequence[Cell], log: Callable[[str], None]) -> None:

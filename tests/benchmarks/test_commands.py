@@ -14,10 +14,11 @@ EPOCHMARK = Path(sys.executable).with_name("epochmark")
 
 @pytest.mark.parametrize("arguments", [["--help"], ["list"]], ids=" ".join)
 def test_command(benchmark: BenchmarkFixture, arguments: list[str]) -> None:
-    benchmark.pedantic(  # type: ignore[no-untyped-call]
+    done = benchmark.pedantic(  # type: ignore[no-untyped-call]
         subprocess.run,
         args=([EPOCHMARK, *arguments],),
         kwargs={"check": True, "stdout": subprocess.DEVNULL},
         rounds=10,
         warmup_rounds=1,
     )
+    assert done.returncode == 0
