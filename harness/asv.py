@@ -17,7 +17,9 @@ from typing import Any
 from harness import runner
 from harness.cells import Cell, all_cells
 from harness.metrics import METRICS, Metric, counted_epochs
+from harness.peak import peaks_of
 from harness.prices import configured_price, find_price
+from harness.probes import machine_name
 from harness.registry import workload
 from harness.schema import Price, Protocol, Run
 from harness.store import SessionWriter, check_writable, read_file
@@ -141,8 +143,10 @@ class Suite:
                 if run.cell == cell.id:
                     return run
             turn = runner.Planned(self.cells().index(cell), cell, replicate=0)
+            peaks = peaks_of(self._repository() / "results", machine_name())
+            extras = runner.Extras(price=self._price(), peaks=peaks)
             with runner.terminated_as_interrupted():
-                run = runner.execute(stored.session, turn, self._price())
+                run = runner.execute(stored.session, turn, extras)
             writer.append(run)
             if run.contention.contended:  # `asv run --show-stderr` shows what is printed
                 print(f"{cell.id}: other processes used the machine meanwhile.")

@@ -78,10 +78,9 @@ def _start(job: Job, python: str, write_end: int, log: IO[bytes]) -> subprocess.
 
 
 def _hand_over(process: subprocess.Popen[bytes], job: Job) -> None:
-    text = {"cell": asdict(job.cell), "seed": job.seed, "protocol": asdict(job.protocol)}
     assert process.stdin is not None
     try:
-        process.stdin.write(json.dumps(text).encode())
+        process.stdin.write(json.dumps(asdict(job)).encode())
         process.stdin.close()
     except BrokenPipeError:
         pass  # it died at once; its exit code tells

@@ -120,6 +120,23 @@ def prices(results: Results = RESULTS) -> None:
 
 
 @app.command()
+def doctor(results: Results = RESULTS, output: Format = Output.table) -> None:
+    """Measure this machine's peak, which MFU is a share of: matrix products in each precision."""
+    from harness import doctor as examination
+    from harness.peak import write_peaks
+    from harness.store import check_writable, spelled
+
+    def say(text: str) -> None:
+        typer.echo(text, err=True)
+
+    check_writable(results)
+    measured = examination.examine(say=say)
+    path = write_peaks(results, measured)
+    typer.echo(examination.render(measured, output.value))
+    say(f"Written to {spelled(path)}: the MFU of runs on this machine is a share of these peaks.")
+
+
+@app.command()
 def run(
     plan: PlanName = None,
     only: Only = None,
@@ -134,6 +151,13 @@ def run(
     results: Results = RESULTS,
     order_seed: Annotated[int, typer.Option(help="Seed of the order of runs.")] = 1,
     timeout: Annotated[float, typer.Option(min=1.0, help="Seconds a run may take.")] = 300.0,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, help="Train only the first steps; an epoch's time is extrapolated."),
+    ] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Published weights to start the training from.")
+    ] = None,
     strict: Annotated[
         bool, typer.Option("--strict", help="Exit with 1 when a run is not ok.")
     ] = False,
@@ -145,6 +169,8 @@ def run(
         raise UsageError("--session names what to go on with; add --resume.")
     if resume and (plan is not None or only):
         raise UsageError("--resume goes on with its session's own cells; leave out --plan, --only.")
+    if resume and steps is not None:
+        raise UsageError("--resume goes on with its session's own protocol; leave out --steps.")
     if not resume and plan is None and not only:
         raise UsageError(
             "Nothing to run. Name a plan with --plan quick, or cells with --only GLOB."
@@ -159,6 +185,8 @@ def run(
         results=results,
         order_seed=order_seed,
         timeout_s=timeout,
+        train_steps=steps or 0,
+        weights=weights,
     )
     accounted, all_ok = carry_out(request, typer.echo)
     if not accounted or (strict and not all_ok):

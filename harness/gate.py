@@ -14,7 +14,6 @@ from importlib.resources import files
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness import weights
 from harness.backends import Trainer
@@ -24,6 +23,7 @@ from harness.workload import Array, Tolerance, Workload
 
 SEED = 20151210
 OUTPUT_EXAMPLES = 8
+OUTPUT_VALUES = 16  # of each example: enough of a thousand logits
 
 
 @dataclass(frozen=True)
@@ -33,6 +33,7 @@ class Figures:
     output: tuple[float, ...]
     loss: tuple[float, ...] = ()
     gradient_norm: tuple[float, ...] = ()
+    update_norm: tuple[float, ...] = ()
 
 
 def reference(workload: Workload, scale: str) -> Figures:
@@ -61,10 +62,11 @@ def set_weights(model: Any, workload: Workload) -> None:
 
 
 def outputs(trainer: Trainer, placed_inputs: Any) -> tuple[float, ...]:
-    """The outputs of the first examples, flattened; the call's first use compiles it."""
+    """The first outputs of the first examples, flattened; the call's first use compiles it."""
     result = trainer.infer(placed_inputs)
     trainer.synchronise(result)
-    return tuple(float(v) for v in trainer.outputs(result)[:OUTPUT_EXAMPLES].ravel())
+    found = trainer.outputs(result)[:OUTPUT_EXAMPLES]
+    return tuple(float(v) for v in found.reshape(len(found), -1)[:, :OUTPUT_VALUES].ravel())
 
 
 class GradientReader:
@@ -85,10 +87,7 @@ class GradientReader:
             self._slots = list(inner._momentums)
             self._decay = float(inner.beta_1)
             self._factor = 1.0 - float(inner.beta_1)
-        self._before = self._read()
-
-    def _read(self) -> list[NDArray[np.float64]]:
-        return [value.astype(np.float64) for value in weights.snapshot(self._slots)]
+        self._before = weights.snapshot(self._slots)
 
     def updates(self) -> int:
         """How many updates were applied; a step skipped for overflow is not one."""
@@ -96,9 +95,28 @@ class GradientReader:
 
     def norm(self) -> float:
         """The norm of the gradient of the last update."""
-        after = self._read()
+        after = weights.snapshot(self._slots)
+        # Slot by slot in float64: of a whole large model it would take gigabytes.
         squares = [
-            np.sum(((now - self._decay * before) / self._factor) ** 2)
+            np.sum(((now.astype(np.float64) - self._decay * before) / self._factor) ** 2)
+            for now, before in zip(after, self._before, strict=True)
+        ]
+        self._before = after
+        return float(np.sqrt(np.sum(squares)))
+
+
+class UpdateReader:
+    """Measures how far each update moves the weights: the learning rate and its schedule, decay."""
+
+    def __init__(self, variables: Sequence[Any]) -> None:
+        self._variables = variables
+        self._before = weights.snapshot(variables)
+
+    def norm(self) -> float:
+        """The norm of what the weights moved by since the last reading."""
+        after = weights.snapshot(self._variables)
+        squares = [
+            np.sum(np.square(np.subtract(now, before, dtype=np.float64)))
             for now, before in zip(after, self._before, strict=True)
         ]
         self._before = after
@@ -113,6 +131,8 @@ def deviations(measured: Figures, expected: Figures) -> dict[str, float]:
         found["loss"] = _worst(measured.loss, expected.loss, expected.loss)
         norms = expected.gradient_norm
         found["gradient_norm"] = _worst(measured.gradient_norm, norms, norms)
+        moves = expected.update_norm
+        found["update_norm"] = _worst(measured.update_norm, moves, moves)
     return found
 
 
@@ -121,19 +141,21 @@ def _worst(measured: Sequence[float], expected: Sequence[float], scale: Sequence
         return math.inf
     found = [abs(m - e) / abs(s) for m, e, s in zip(measured, expected, scale, strict=True)]
     # `max` would forget a NaN that does not come first.
-    return max(found) if all(map(math.isfinite, found)) else math.inf
+    return max(found, default=0.0) if all(map(math.isfinite, found)) else math.inf
 
 
 def judge(measured: Figures, expected: Figures, tolerance: Tolerance) -> Gate:
     """The gate's record; the outcome names the first figure beyond its tolerance."""
     found = deviations(measured, expected)
-    allowed = asdict(tolerance)
+    # What an optimiser makes of a gradient is as far off as the gradient itself.
+    allowed = {**asdict(tolerance), "update_norm": tolerance.gradient_norm}
     failed = [name for name, value in found.items() if not value <= allowed[name]]
     return Gate(
         outcome=f"failed: {failed[0]}" if failed else "passed",
         output=measured.output,
         loss=measured.loss,
         gradient_norm=measured.gradient_norm,
+        update_norm=measured.update_norm,
         # JSON holds no infinity, which is what values that cannot be compared deviate by.
         deviation={name: value for name, value in found.items() if math.isfinite(value)},
         tolerance={name: allowed[name] for name in found},

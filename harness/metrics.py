@@ -39,7 +39,12 @@ METRICS = {
                "From the start of the process until the backend and Keras are imported."),
         Metric("epoch_time_s", "s", "lower", "seconds", "epoch",
                "Wall seconds to train one whole epoch through the input pipeline, evaluation not "
-               "included: median of the epochs after the first, or the only one."),
+               "included: median of the epochs after the first, or the only one. Under a step "
+               "budget it is extrapolated: the seconds of the steps trained, divided by "
+               "epoch_fraction."),
+        Metric("epoch_fraction", "1", "higher", "percent", "epoch measured",
+               "The share of an epoch's steps that was trained; under a step budget it is less "
+               "than 1, and what an epoch takes and costs is extrapolated from it."),
         Metric("input_wait_fraction", "1", "lower", "percent", "not stepping",
                "1 - steps x step_time_s / epoch_time_s: the share of an epoch beyond its steady "
                "steps, which is waiting for input plus the loop's own work (the differential "
@@ -61,7 +66,9 @@ METRICS = {
                "The lower-is-better form of quality: 1 - quality for shares, quality itself for "
                "errors."),
         Metric("time_to_quality_s", "s", "lower", "seconds", "time to quality",
-               "Wall seconds from the first touch of the data to the quality target."),
+               "Wall seconds of training and evaluation, from the first touch of the training data "
+               "until held-out quality is at the declared target or better; absent where there is "
+               "no target or it was not reached."),
         Metric("cost_per_epoch_usd", "USD", "lower", "usd", "cost/epoch",
                "epoch_time_s times the reference price's rate."),
         Metric("cost_to_quality_usd", "USD", "lower", "usd", "cost to quality",
@@ -69,9 +76,12 @@ METRICS = {
         Metric("energy_per_epoch_j", "J", "lower", "joules", "energy/epoch",
                "Energy from a counter of the machine over one epoch."),
         Metric("model_flops_per_example", "FLOP", "lower", "flops", "model FLOPs",
-               "Declared matrix-product and convolution FLOPs of one example's training step."),
+               "Declared FLOPs of one example, in its training step or its inference: 2 per "
+               "multiply-add of matrix products and convolutions, nothing else."),
         Metric("mfu", "1", "higher", "percent", "MFU",
-               "Model FLOPs per second over the device's peak for that precision."),
+               "model_flops_per_example times the throughput, over the device's peak in that "
+               "precision as measured by `epochmark doctor` or documented (PaLM, "
+               "arXiv:2204.02311, appendix B)."),
     )
 }  # fmt: skip
 
@@ -85,6 +95,7 @@ def derive(run: Run) -> dict[str, float]:
         **_memory_metrics(run),
     }
     values |= _cost_metrics(values, run.price)
+    values |= _flops_metrics(values, run)
     return {name: values[name] for name in METRICS if name in values}
 
 
@@ -116,16 +127,37 @@ def _epoch_metrics(run: Run) -> dict[str, float]:
     if not epochs:
         return {}
     later = counted_epochs(run)
-    epoch_time = median(epoch.train_s for epoch in later)
-    values = {"epoch_time_s": epoch_time}
+    trained = median(epoch.train_s for epoch in later)
+    fraction = later[0].steps / (later[0].epoch_steps or later[0].steps)
+    values = {"epoch_time_s": trained / fraction, "epoch_fraction": fraction}
     if run.samples.steady:
         stepping = later[0].steps * seconds_per_step(run.samples.steady)
-        values["input_wait_fraction"] = 1.0 - stepping / epoch_time
+        values["input_wait_fraction"] = 1.0 - stepping / trained
     quality = epochs[-1].quality.get(run.quality_metric)
     if quality is not None:
         values["quality"] = quality
         values["quality_error"] = 1.0 - quality if run.higher_is_better else quality
-    return values
+    reached = _time_to_quality(run)
+    return values if reached is None else values | {"time_to_quality_s": reached}
+
+
+def reaches(quality: float, target: float, *, higher_is_better: bool) -> bool:
+    """Whether the quality is at the target or better."""
+    return quality >= target if higher_is_better else quality <= target
+
+
+def _time_to_quality(run: Run) -> float | None:
+    if run.quality_target is None:
+        return None
+    seconds = 0.0
+    for epoch in run.samples.epochs:
+        seconds += epoch.train_s + (epoch.evaluation_s or 0.0)
+        quality = epoch.quality.get(run.quality_metric)
+        if quality is not None and reaches(
+            quality, run.quality_target, higher_is_better=run.higher_is_better
+        ):
+            return seconds
+    return None
 
 
 def _infer_metrics(run: Run) -> dict[str, float]:
@@ -146,6 +178,18 @@ def _memory_metrics(run: Run) -> dict[str, float]:
         "peak_device_memory_bytes": run.memory.device_peak_bytes,
     }
     return {name: float(peak) for name, peak in peaks.items() if peak is not None}
+
+
+def _flops_metrics(values: dict[str, float], run: Run) -> dict[str, float]:
+    if run.flops_per_example is None:
+        return {}
+    phase = "infer_throughput_examples_per_s" if run.samples.infer else "throughput_examples_per_s"
+    if phase not in values:
+        return {}
+    found = {"model_flops_per_example": float(run.flops_per_example)}
+    if run.peak is not None:
+        found["mfu"] = run.flops_per_example * values[phase] / run.peak.flops_per_s
+    return found
 
 
 def _cost_metrics(values: dict[str, float], price: Price | None) -> dict[str, float]:

@@ -6,6 +6,7 @@ import json
 from importlib.resources import files
 from pathlib import Path
 
+from harness import data
 from harness.cells import Cell
 from harness.child import run_worker
 from harness.errors import EpochmarkError
@@ -27,11 +28,14 @@ def make_reference(workload: Workload, *, backend: str = BACKEND) -> Path:
 
 
 def _figures(workload: Workload, scale: str, backend: str) -> dict[str, object]:
+    data.fetch(workload, scale)
     cell = Cell(workload.name, scale, "train", backend, "float32", "functional", "cpu")
     job = Job(cell=cell, seed=0, protocol=Protocol(stop_after="reference"))
     ended = run_worker(job)
     if ended.report is None or ended.report.gate.outcome != "reference":
-        raise EpochmarkError(f"The reference of {cell.id!r} was not made: {ended.reason}.")
+        raise EpochmarkError(
+            f"The reference of {cell.id!r} was not made: {ended.reason.rstrip('.')}."
+        )
     gate = ended.report.gate
     figures: dict[str, object] = {name: getattr(gate, name) for name in Figures.__annotations__}
     packages = ended.report.environment.packages

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from harness import runner
-from harness.cells import parse_cell
+from harness.cells import Cell, parse_cell
+from harness.errors import UsageError
+from harness.peak import peaks_of
 from harness.plans import planned
 from harness.prices import configured_price, find_price
+from harness.probes import machine_name
 from harness.registry import workloads
 from harness.schema import Price, Protocol, Run
 from harness.store import check_writable, read_file
@@ -32,11 +35,18 @@ class Request:
     results: Path
     order_seed: int
     timeout_s: float
+    train_steps: int = 0
+    weights: Path | None = None
 
 
 def carry_out(request: Request, say: Say) -> tuple[bool, bool]:
     """Measure what is asked for; returns whether every run is accounted for, and all are ok."""
-    price = chosen_price(request.price, request.results)
+    extras = runner.Extras(
+        chosen_price(request.price, request.results),
+        request.weights,
+        peaks_of(book(request.results, "peaks"), machine_name()),
+    )
+    _check_readable(request.weights)
     counts: Counter[str] = Counter()
 
     def listen(progress: runner.Progress) -> None:
@@ -46,7 +56,7 @@ def carry_out(request: Request, say: Say) -> tuple[bool, bool]:
 
     try:
         with runner.terminated_as_interrupted():
-            path = _resume(request, price, listen, say) or _start(request, price, listen, say)
+            path = _resume(request, extras, listen, say) or _start(request, extras, listen, say)
     except KeyboardInterrupt:
         say("Interrupted. Finished runs are kept; go on with `epochmark run --resume`.")
         return False, False
@@ -55,27 +65,27 @@ def carry_out(request: Request, say: Say) -> tuple[bool, bool]:
 
 
 def chosen_price(name: str | None, results: Path) -> Price | None:
-    """The price of --price, else of the project's configuration, else none.
-
-    A results folder of one's own usually has no price book: the project's is then asked.
-    """
+    """The price of --price, else of the project's configuration, else none."""
     name = name or configured_price(Path.cwd())
-    if name is None:
-        return None
-    book = results if (results / "prices").is_dir() else Path("results")
-    return find_price(name, book)
+    return None if name is None else find_price(name, book(results, "prices"))
+
+
+def book(results: Path, name: str) -> Path:
+    """The results folder that has the sub-folder: one of one's own, else the project's."""
+    return results if (results / name).is_dir() else Path("results")
 
 
 def _resume(
-    request: Request, price: Price | None, listen: runner.Listener, say: Say
+    request: Request, extras: runner.Extras, listen: runner.Listener, say: Say
 ) -> Path | None:
     if not request.resume:
         return None
-    return runner.resume(request.results, request.session, price=price, listener=listen, say=say)
+    return runner.resume(request.results, request.session, extras=extras, listener=listen, say=say)
 
 
-def _start(request: Request, price: Price | None, listen: runner.Listener, say: Say) -> Path:
+def _start(request: Request, extras: runner.Extras, listen: runner.Listener, say: Say) -> Path:
     cells = planned(request.plan, request.only)
+    _check_weights(request.weights, cells)
     # Before anything is fetched or measured; a mistake above leaves no folder behind.
     check_writable(request.results)
     runner.prepare_data(cells, say)
@@ -85,9 +95,33 @@ def _start(request: Request, price: Price | None, listen: runner.Listener, say: 
         only=request.only,
         replicates=request.replicates,
         order_seed=request.order_seed,
-        protocol=replace(Protocol(), timeout_s=request.timeout_s),
+        protocol=replace(
+            Protocol(),
+            timeout_s=request.timeout_s,
+            train_steps=request.train_steps,
+            weights_digest=runner.digest_of(request.weights),
+        ),
     )
-    return runner.run_session(session, request.results, price=price, listener=listen)
+    return runner.run_session(session, request.results, extras=extras, listener=listen)
+
+
+def _check_readable(path: Path | None) -> None:
+    if path is not None and not path.is_file():
+        raise UsageError(f"There is no file {str(path)!r} to read weights from.")
+
+
+def _check_weights(path: Path | None, cells: Sequence[Cell]) -> None:
+    """Before anything is measured: every cell takes published weights, and these fit it."""
+    if path is None:
+        return
+    for name, scale in sorted({(cell.workload, cell.scale) for cell in cells}):
+        declared = workloads()[name]
+        if scale not in declared.scales:
+            continue
+        if not declared.checkpoint:
+            able = ", ".join(w.name for w in workloads().values() if w.checkpoint)
+            raise UsageError(f"Workload {name!r} reads no published weights; these do: {able}.")
+        declared.published(path, declared.scales[scale])
 
 
 def line(progress: runner.Progress) -> str:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
 import random
 import shlex
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from harness import SUITE_VERSION, child, data, probes
@@ -17,11 +18,13 @@ from harness.cells import Cell, parse_cell
 from harness.clock import now, utc_now
 from harness.errors import DataError, ResultsError, UsageError
 from harness.metrics import derive
+from harness.peak import peak_for
 from harness.registry import workload, workloads
-from harness.schema import Contention, Environment, Price, Protocol, Run, Session
+from harness.schema import Contention, Environment, Peak, Price, Protocol, Run, Session
 from harness.stages import Job
 from harness.store import SessionWriter, check_writable, read_file, results_files
 from harness.support import support
+from harness.workload import Scale
 
 BASE_SEED = 2013
 
@@ -131,13 +134,24 @@ def prepare_data(cells: Sequence[Cell], log: Callable[[str], None]) -> None:
             log(str(error))
 
 
-def run_session(
-    session: Session, results: Path, *, price: Price | None, listener: Listener
-) -> Path:
+@dataclass(frozen=True)
+class Extras:
+    """What runs need beside their session.
+
+    The price they are shown with, published weights to train from, and this machine's peaks by
+    precision.
+    """
+
+    price: Price | None = None
+    weights: Path | None = None
+    peaks: Mapping[str, Peak] = field(default_factory=dict)
+
+
+def run_session(session: Session, results: Path, *, extras: Extras, listener: Listener) -> Path:
     """Measure every run of the session into a new results file; returns its path."""
     check_writable(results)
     with SessionWriter(results, session) as writer:
-        _run_all(session, set(), writer, price, listener)
+        _run_all(session, set(), writer, extras, listener)
         return writer.path
 
 
@@ -145,13 +159,13 @@ def resume(
     results: Path,
     name: str | None,
     *,
-    price: Price | None,
+    extras: Extras,
     listener: Listener,
     say: Callable[[str], None],
 ) -> Path:
     """Go on with an unfinished session: the named one, or the newest of this machine.
 
-    Raises UsageError when there is none.
+    Raises UsageError when there is none, or when it started from other weights.
     """
     for path in reversed(results_files(results, [name] if name else ())):
         try:
@@ -163,6 +177,7 @@ def resume(
         if len(done) < len(stored.session.cells) * stored.session.replicates and (
             stored.session.environment.machine == probes.machine_name()
         ):
+            check_weights(extras.weights, stored.session)
             with SessionWriter.resume(path) as writer:
                 for notice in writer.notices:
                     say(notice)
@@ -173,16 +188,32 @@ def resume(
                     suite_commit=suite_commit(),
                     environment=probes.environment(),
                 )
-                _run_all(present, done, writer, price, listener)
+                _run_all(present, done, writer, extras, listener)
             return path
     raise UsageError(f"There is no unfinished session in {str(results)!r} to resume.")
+
+
+def digest_of(weights: Path | None) -> str:
+    """The first 16 hex digits of the file's SHA-256; empty without a file."""
+    if weights is None:
+        return ""
+    with weights.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()[:16]
+
+
+def check_weights(weights: Path | None, session: Session) -> None:
+    """Raises UsageError when a session would go on with other weights than it began with."""
+    began = session.protocol.weights_digest
+    if digest_of(weights) != began:
+        wanted = f"the --weights file with SHA-256 {began}" if began else "no --weights"
+        raise UsageError(f"Session {session.session!r} began with {wanted}. Resume it with that.")
 
 
 def _run_all(
     session: Session,
     done: set[str],
     writer: SessionWriter,
-    price: Price | None,
+    extras: Extras,
     listener: Listener,
 ) -> None:
     cells = [parse_cell(text, list(workloads())) for text in session.cells]
@@ -195,7 +226,7 @@ def _run_all(
         left_s = average * remaining if average is not None else None
         position = len(planned) - len(left) + index + 1
         listener(Progress(position, len(planned), turn.cell, None, left_s))
-        run = execute(session, turn, price)
+        run = execute(session, turn, extras)
         writer.append(run)
         measured += support(turn.cell).runs
         listener(Progress(position, len(planned), turn.cell, run, None))
@@ -206,7 +237,7 @@ def run_id(session: Session, planned: Planned) -> str:
     return f"{session.session}-{planned.number:04d}"
 
 
-def execute(session: Session, planned: Planned, price: Price | None) -> Run:
+def execute(session: Session, planned: Planned, extras: Extras) -> Run:
     """One run from start to record; a cell that cannot run gets its row without a process."""
     cell = planned.cell
     declared = workload(cell.workload)
@@ -227,22 +258,42 @@ def execute(session: Session, planned: Planned, price: Price | None) -> Run:
         reason=possible.reason,
         environment=session.environment,
         protocol=session.protocol,
-        replay=replay_command(cell),
+        replay=replay_command(cell, session.protocol),
         quality_metric=declared.quality_metric,
         higher_is_better=declared.higher_is_better,
+        quality_target=scale.quality_target if scale else None,
+        flops_per_example=_flops(scale, cell) if scale else None,
+        peak=peak_for(
+            extras.peaks,
+            device=cell.device,
+            precision=cell.precision,
+            accelerators=session.environment.accelerators,
+        ),
     )
-    return _measured(blank, cell, price) if possible.runs else blank
+    return _measured(blank, cell, extras) if possible.runs else blank
 
 
-def replay_command(cell: Cell) -> str:
-    """The command that measures the cell again."""
-    return f"epochmark run --only {shlex.quote(cell.id)}"
+def _flops(scale: Scale, cell: Cell) -> int:
+    return scale.training_flops if cell.phase == "train" else scale.forward_flops
 
 
-def _measured(blank: Run, cell: Cell, price: Price | None) -> Run:
+def replay_command(cell: Cell, protocol: Protocol) -> str:
+    """The command that measures the cell again; FILE stands for weights, whose path is no fact."""
+    steps = f" --steps {protocol.train_steps}" if protocol.train_steps else ""
+    weights = " --weights FILE" if protocol.weights_digest else ""
+    return f"epochmark run --only {shlex.quote(cell.id)}{steps}{weights}"
+
+
+def _measured(blank: Run, cell: Cell, extras: Extras) -> Run:
     before = probes.CpuReading.take()
     ended = child.run_worker(
-        Job(cell=cell, seed=blank.seed, protocol=blank.protocol), python=sys.executable
+        Job(
+            cell=cell,
+            seed=blank.seed,
+            protocol=blank.protocol,
+            weights=str(extras.weights.absolute()) if extras.weights else "",
+        ),
+        python=sys.executable,
     )
     contention: Contention = probes.contention(before, probes.CpuReading.take(), ended.cpu_s)
     run = replace(
@@ -251,7 +302,7 @@ def _measured(blank: Run, cell: Cell, price: Price | None) -> Run:
         reason=child.without_paths(ended.reason),
         log_tail=ended.log_tail,
         contention=contention,
-        price=price,
+        price=extras.price,
     )
     report = ended.report
     if report is not None:

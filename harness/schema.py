@@ -1,6 +1,9 @@
 """The record of a run: one frozen dataclass tree, which is the schema of every results file.
 
 Format history, newest first:
+2 (2026-11): a step budget (`Protocol.train_steps`, `Epoch.epoch_steps`), published weights
+    (`Protocol.weights_digest`), FLOPs and the peak they are held against, `Gate.update_norm`,
+    `Run.quality_target`.
 1 (2026-11): the first format: a `session` header line, then a `run` line for each run.
 
 All times are UTC and in seconds, sizes in bytes, money in US dollars. No host or user name and no
@@ -11,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 STATUSES = (
     "ok",
@@ -48,6 +51,8 @@ class Protocol:
     consecutive step times agree within `warmup_tolerance`, between the floor and the ceiling.
     `stop_after` ends a run after that stage (empty: none), for checks that need no timing;
     `reference` stops where the gate would judge, to make the reference it judges by.
+    `train_steps` ends the training after that many steps of its first epoch (0: whole epochs, as
+    declared). `weights_digest` is of the file that training started from (empty: from the seed).
     """
 
     gate_steps: int = 3
@@ -61,6 +66,8 @@ class Protocol:
     latency_calls: int = 30
     timeout_s: float = 300.0
     stop_after: str = ""
+    train_steps: int = 0
+    weights_digest: str = ""
 
 
 @dataclass(frozen=True)
@@ -73,13 +80,18 @@ class Block:
 
 @dataclass(frozen=True)
 class Epoch:
-    """One whole epoch through the input pipeline, then an evaluation on held-out data."""
+    """One epoch through the input pipeline, then an evaluation on held-out data.
+
+    Under a step budget `steps` are the first of the `epoch_steps` of a whole epoch, and nothing is
+    evaluated; otherwise `epoch_steps` is None.
+    """
 
     steps: int
     train_s: float
-    evaluation_s: float
+    evaluation_s: float | None
     loss: float
     quality: dict[str, float]
+    epoch_steps: int | None = None
 
 
 @dataclass(frozen=True)
@@ -99,7 +111,8 @@ class Samples:
 class Memory:
     """Host memory of the worker: resident set after import, and its peak from build to the end.
 
-    The peak is the kernel's `VmHWM`, reset after import; None where the kernel does not give it.
+    The peak is the kernel's `VmHWM`, reset after import and after the equality gate, whose copies
+    of gradients are no part of training; None where the kernel does not give it.
     """
 
     host_baseline_bytes: int | None = None
@@ -115,6 +128,7 @@ class Gate:
     output: tuple[float, ...] = ()
     loss: tuple[float, ...] = ()
     gradient_norm: tuple[float, ...] = ()
+    update_norm: tuple[float, ...] = ()
     deviation: dict[str, float] = field(default_factory=dict)
     tolerance: dict[str, float] = field(default_factory=dict)
     skipped_steps: int = 0
@@ -149,6 +163,21 @@ class Price:
     as_of: str
     source: str
     snapshot: str
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The most FLOP per second that a device does in a precision, and how that is known.
+
+    `method` is `measured` (a matrix product on this machine, the best of the backends) or
+    `documented` (dense, from the maker); `source` is the backend or the document.
+    """
+
+    flops_per_s: float
+    precision: str
+    method: str
+    source: str
+    as_of: str
 
 
 @dataclass(frozen=True)
@@ -222,6 +251,9 @@ class Run:
     data: DataOrigin | None = None
     quality_metric: str = ""
     higher_is_better: bool = True
+    quality_target: float | None = None
+    flops_per_example: int | None = None
+    peak: Peak | None = None
     price: Price | None = None
     metrics: dict[str, float] = field(default_factory=dict)
     log_tail: str = ""

@@ -21,7 +21,9 @@ from harness.schema import SCHEMA_VERSION, STATUSES, Run, Session
 if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
-UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
+UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
+    1: lambda fields: fields,  # version 2 only adds fields that have a default
+}
 """For each older schema version, what turns its line into one of the next version."""
 
 

@@ -153,7 +153,8 @@ def _status(row: pd.Series[Any], numbers: dict[str, int], *, replicated: bool) -
         parts.append(f"[{numbers[row['reason']]}]")
     if replicated:
         parts.append(f"n={row['n']}")
-    marks = [mark for mark, name in (("*", "contended"), ("!", "altered")) if row[name]]
+    named = (("*", "contended"), ("~", "extrapolated"), ("!", "altered"))
+    marks = [mark for mark, name in named if row[name]]
     return " ".join(parts + marks)
 
 

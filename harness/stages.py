@@ -1,30 +1,34 @@
 """What a worker does with its cell, stage by stage. Runs inside the worker process only.
 
 The gate's first step is also the compile stage: the step that is checked, compiled and timed is
-one and the same function.
+one and the same function. A model with dropout is the exception: no two backends draw the same, so
+the gate checks a twin of it without dropout before the model itself is built.
 """
 
 from __future__ import annotations
 
+import gc
 import math
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle, islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import data, gate, weights
+from harness import data, gate, paths, weights
 from harness.backends import Trainer, backend
 from harness.cells import Cell
 from harness.clock import Stopwatch, now
-from harness.errors import WorkerError
+from harness.errors import EpochmarkError, WorkerError
 from harness.measure import measure_steady
-from harness.probes import peak_resident_bytes
+from harness.metrics import reaches
+from harness.probes import peak_resident_bytes, reset_peak
 from harness.schema import Block, DataOrigin, Epoch, Gate, Memory, Protocol, Samples
-from harness.workload import Workload
+from harness.workload import Array, Batch, Optimizer, Scale, Workload
 
 RESIDENT_BATCHES = 4
 
@@ -36,6 +40,7 @@ class Job:
     cell: Cell
     seed: int
     protocol: Protocol
+    weights: str = ""
 
 
 class Finished(Exception):  # noqa: N818 - not an error: the protocol asked to stop here
@@ -57,11 +62,16 @@ class Measurement:
         self.gate = Gate()
         self.numerics: dict[str, str] = {}
         self.origin: DataOrigin | None = None
+        self.published: Mapping[str, Array] = {}
+        self.gate_batch: Any = None
+        self._peaks: list[int] = []
         self._enter = enter
         self._stage = "start"
 
     def enter(self, stage: str) -> None:
         """Begin a stage: its clock, and a word to the parent, outside any timed block."""
+        if stage == self._stage:
+            return
         if self._stage == self.job.protocol.stop_after:
             raise Finished
         self._stage = stage
@@ -71,8 +81,13 @@ class Measurement:
     def run(self) -> None:
         """Every stage of the cell's phase, in order."""
         self._load()
-        self._build()
-        self._compile_and_gate()
+        if self.scale.gate_architecture is None:
+            self._build(self.scale)
+            self._compile_and_gate("compile")
+        else:
+            self._gate_a_twin()
+            self._build(self.scale)
+            self._compile()
         if self.job.cell.phase == "train":
             self._steady()
             self._train()
@@ -84,39 +99,59 @@ class Measurement:
 
     def _load(self) -> None:
         self.enter("data")
-        self.data = self.workload.data()
+        self.data = self.workload.data(self.job.cell.scale)
         loaded = data.load(self.workload, self.job.cell.scale)
         self.arrays = loaded.arrays
         self.origin = DataOrigin(source=loaded.source, digest=loaded.digest)
+        if self.job.weights:
+            self.published = self.workload.published(Path(self.job.weights), self.scale)
 
-    def _build(self) -> None:
-        self.enter("build")
+    def _build(self, scale: Scale, *, stage: str = "build") -> None:
+        self.enter(stage)
         import keras
 
         keras.config.set_dtype_policy(self.job.cell.precision)
         # Not keras.utils.set_random_seed: it imports TensorFlow under every backend.
         random.seed(self.job.seed)
         np.random.seed(self.job.seed)
+        backend(self.job.cell.backend).seed(self.job.seed)
         module = self.workload.model()
         style = self.job.cell.api_style
-        self.model = getattr(module, "functional" if style == "custom_loop" else style)(self.scale)
-        self.optimizer = self._optimizer(keras)
+        self.model = getattr(module, "functional" if style == "custom_loop" else style)(scale)
+        self.optimizer = self._optimizer(keras, scale.optimizer)
         self.optimizer.build(self.model.trainable_variables)
-        self.initial_optimizer = weights.snapshot(self.optimizer.variables)
+        self.initial_optimizer = weights.compact(weights.snapshot(self.optimizer.variables))
         self.trainer = self._trainer(module)
         self.numerics |= {
             "dtype_policy": self.job.cell.precision,
             "variable_dtype": str(self.model.trainable_variables[0].dtype),
             "image_data_format": keras.config.image_data_format(),
-            "parameters": str(sum(math.prod(v.shape) for v in self.model.trainable_variables)),
         }
+        self._count_parameters()
 
-    def _optimizer(self, keras: Any) -> Any:
-        declared = self.workload.optimizer
+    def _count_parameters(self) -> None:
+        found = sum(math.prod(v.shape) for v in self.model.trainable_variables)
+        self.numerics["parameters"] = str(found)
+        if found != self.scale.parameters:
+            raise WorkerError(
+                "numerics",
+                f"the model trains {found:,} parameters, {self.scale.parameters:,} are declared",
+            )
+
+    def _optimizer(self, keras: Any, declared: Optimizer) -> Any:
         kind = backend(self.job.cell.backend).optimizer_class(
             getattr(keras.optimizers, declared.name)
         )
-        optimizer = kind(**declared.arguments)
+        arguments: dict[str, Any] = dict(declared.arguments)
+        if declared.schedule is not None:
+            from harness.backends.schedules import WarmupThenLinear
+
+            arguments["learning_rate"] = WarmupThenLinear(
+                arguments["learning_rate"], declared.schedule
+            )
+        optimizer = kind(**arguments)
+        if declared.undecayed:
+            optimizer.exclude_from_weight_decay(var_names=list(declared.undecayed))
         if self.job.cell.precision == "mixed_float16":
             # float16 gradients underflow without it; `compile` would add the same one.
             return keras.optimizers.LossScaleOptimizer(optimizer)
@@ -125,44 +160,94 @@ class Measurement:
     def _trainer(self, module: Any) -> Trainer:
         framework = backend(self.job.cell.backend)
         if self.job.cell.api_style == "custom_loop":
-            return framework.loop_trainer(self.model, module.loss(), self.optimizer)
+            return framework.loop_trainer(self.model, module.loss(self.scale), self.optimizer)
         jit = self.numerics["jit_compile"] == "True"
         self.model.compile(
-            optimizer=self.optimizer, loss=module.loss(), jit_compile=jit, auto_scale_loss=False
+            optimizer=self.optimizer,
+            loss=module.loss(self.scale),
+            jit_compile=jit,
+            auto_scale_loss=False,
         )
         return framework.fit_trainer(self.model)
 
     # -- compile and gate -------------------------------------------------------------------
 
-    def _compile_and_gate(self) -> None:
+    def _gate_a_twin(self) -> None:
+        """The gate on the architecture without dropout, in memory that is freed again.
+
+        Nor are gradients clipped: every norm would be the bound, and none would tell a fault.
+        """
+        declared = self.scale.optimizer
+        arguments = {k: v for k, v in declared.arguments.items() if k != "global_clipnorm"}
+        twin = replace(
+            self.scale,
+            architecture=self.scale.gate_architecture,
+            optimizer=replace(declared, arguments=arguments),
+        )
+        self._build(twin, stage="gate")
+        self._compile_and_gate("gate")
+        del self.model, self.optimizer, self.trainer, self.initial_optimizer, self.placed_inputs
+        gc.collect()
+        reset_peak()
+
+    def _compile(self) -> None:
+        """The first step, or inference, of the model that the gate saw as its twin."""
         self.enter("compile")
+        self._restore_initial_state()
+        if self.job.cell.phase == "infer":
+            self._first_inference()
+            self._note_paths(self.placed_inputs)
+        else:
+            placed = self.trainer.place(next(self._batches(0)))
+            loss = self.trainer.loss(self._first_step(placed))
+            if not math.isfinite(loss):
+                raise WorkerError("nan", f"the loss of the first step is {loss}")
+            self._note_paths(placed)
+        self._restore_initial_state()
+
+    def _compile_and_gate(self, stage: str) -> None:
+        self.enter(stage)
         gate.set_weights(self.model, self.workload)
         self._scale_learning_rate(self.workload.gate_gain**2)
         self.trainer.push()
         training = self.job.cell.phase == "train"
         figures = self._gate_training() if training else self._gate_inference()
         self.gate = self._judged(figures)
+        self._note_paths(self.gate_batch if training else self.placed_inputs)
+        self.gate_batch = None
         self._restore_initial_state()
+        gc.collect()
+        reset_peak()
 
-    def _gate_inference(self) -> gate.Figures:
-        inputs = self.arrays["test_inputs"][: self.scale.eval_batch_size]
+    def _first_step(self, placed: Any) -> Any:
+        began = now()
+        result = self.trainer.step(placed)
+        self.trainer.synchronise(result)
+        self.samples = replace(self.samples, first_step_s=now() - began)
+        self._note_peak()
+        return result
+
+    def _first_inference(self) -> tuple[float, ...]:
+        inputs = self.data.test_inputs(self.arrays, 0, self.scale.eval_batch_size)
         self.placed_inputs = self.trainer.place_inputs(inputs)
         began = now()
         output = gate.outputs(self.trainer, self.placed_inputs)
         self.samples = replace(self.samples, first_step_s=now() - began)
+        self._note_peak()
+        return output
+
+    def _gate_inference(self) -> gate.Figures:
+        output = self._first_inference()
         self.enter("gate")
         return gate.Figures(output=output)
 
     def _gate_training(self) -> gate.Figures:
         reader = gate.GradientReader(self.optimizer)
-        placed = self.trainer.place(next(self._batches(0, seed=gate.SEED)))
-        steps: list[tuple[float, float]] = []
+        updates = gate.UpdateReader(self.model.trainable_variables)
+        placed = self.gate_batch = self.trainer.place(next(self._batches(0, seed=gate.SEED)))
+        steps: list[tuple[float, float, float]] = []
         self.skipped = 0
-        inputs = self.arrays["test_inputs"][: self.scale.eval_batch_size]
-        began = now()
-        result = self.trainer.step(placed)
-        self.trainer.synchronise(result)
-        self.samples = replace(self.samples, first_step_s=now() - began)
+        result = self._first_step(placed)
         self.enter("gate")
         while True:
             loss = self.trainer.loss(result)
@@ -170,7 +255,7 @@ class Measurement:
             if not math.isfinite(loss):
                 raise WorkerError("nan", f"the loss of gate step {len(steps) + 1} is {loss}")
             if reader.updates() > len(steps):
-                steps.append((loss, reader.norm()))
+                steps.append((loss, reader.norm(), updates.norm()))
             else:
                 self.skipped += 1
             if len(steps) == self.job.protocol.gate_steps:
@@ -183,10 +268,11 @@ class Measurement:
             self.trainer.synchronise(result)
         gate.set_weights(self.model, self.workload)
         self.trainer.push()
+        inputs = self.data.test_inputs(self.arrays, 0, self.scale.eval_batch_size)
         self.placed_inputs = self.trainer.place_inputs(inputs)
         output = gate.outputs(self.trainer, self.placed_inputs)
-        losses, norms = zip(*steps, strict=True)
-        return gate.Figures(output=output, loss=losses, gradient_norm=norms)
+        losses, norms, moves = zip(*steps, strict=True)
+        return gate.Figures(output=output, loss=losses, gradient_norm=norms, update_norm=moves)
 
     def _judged(self, figures: gate.Figures) -> Gate:
         if self.job.protocol.stop_after == "reference":
@@ -196,7 +282,7 @@ class Measurement:
             if not all(map(math.isfinite, values)):
                 raise WorkerError("nan", f"the gate's {name.replace('_', ' ')} is not finite")
         expected = gate.reference(self.workload, self.job.cell.scale)
-        tolerance = self.workload.tolerances[self.job.cell.precision]
+        tolerance = self.scale.tolerances[self.job.cell.precision]
         judged = gate.judge(figures, expected, tolerance)
         self.gate = replace(judged, skipped_steps=getattr(self, "skipped", 0))
         if self.gate.outcome != "passed":
@@ -208,13 +294,17 @@ class Measurement:
             self.model.reset_metrics()
 
     def _scale_learning_rate(self, factor: float) -> None:
+        if factor == 1.0:
+            return
         inner = getattr(self.optimizer, "inner_optimizer", self.optimizer)
         inner.learning_rate = float(weights.snapshot([inner._learning_rate])[0]) * factor
 
     def _restore_initial_state(self) -> None:
         """Everything as training starts: weights from the run's seed, a fresh optimiser."""
 
-        def value(key: str, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        def value(key: str, shape: tuple[int, ...]) -> Array:
+            if key in self.published:
+                return self.published[key]
             return weights.initial(key, shape, seed=self.job.seed, rules=self.workload.initializers)
 
         self.trainer.pull()
@@ -222,6 +312,14 @@ class Measurement:
         weights.restore(self.optimizer.variables, self.initial_optimizer)
         self._reset_metrics()
         self.trainer.push()
+
+    def _note_paths(self, placed: Any) -> None:
+        """Which kernels the step takes; it may run once more, so the state is restored after."""
+        cell = self.job.cell
+        if self.workload.fast_paths:
+            training = cell.phase == "train"
+            operations = self.trainer.operations(placed, training=training)
+            self.numerics |= paths.taken(self.workload.fast_paths, cell.backend, operations)
 
     # -- steady, train, infer ---------------------------------------------------------------
 
@@ -250,9 +348,12 @@ class Measurement:
     def _train(self) -> None:
         self.enter("train")
         steps = self.data.steps_per_epoch(self.arrays, batch_size=self.scale.batch_size)
+        if self.job.protocol.train_steps:
+            self._train_first_steps(min(steps, self.job.protocol.train_steps), steps)
+            return
         for epoch in range(self.scale.epochs):
             began = now()
-            loss = self.trainer.fit_epoch(self._batches(epoch), steps)
+            loss = self._fit(self._batches(epoch), steps)
             trained = now()
             if not math.isfinite(loss):
                 raise WorkerError("nan", f"the mean loss of epoch {epoch + 1} is {loss}")
@@ -268,15 +369,61 @@ class Measurement:
                 quality=quality,
             )
             self.samples = replace(self.samples, epochs=(*self.samples.epochs, done))
-        self._note_loss_scale(steps * self.scale.epochs)
+            if self._at_target(quality[self.workload.quality_metric]):
+                break
+        self._note_loss_scale(steps * len(self.samples.epochs))
         self._check_quality()
+
+    def _fit(self, batches: Iterable[Batch], steps: int) -> float:
+        """The mean loss of an epoch; what is wrong with its data is told in its own words.
+
+        TensorFlow runs the pipeline in threads of its own and hides where an error came from.
+        """
+        failed: list[EpochmarkError] = []
+
+        def watched() -> Iterator[Batch]:
+            try:
+                yield from batches
+            except EpochmarkError as error:
+                failed.append(error)
+                raise
+
+        try:
+            return self.trainer.fit_epoch(watched(), steps)
+        except Exception:
+            if failed:
+                raise failed[0] from None
+            raise
+
+    def _at_target(self, quality: float) -> bool:
+        target = self.scale.quality_target
+        better = self.workload.higher_is_better
+        return target is not None and reaches(quality, target, higher_is_better=better)
+
+    def _train_first_steps(self, steps: int, whole: int) -> None:
+        """The first steps of one epoch; so little training has no quality to speak of."""
+        began = now()
+        loss = self._fit(islice(self._batches(0), steps), steps)
+        trained = now()
+        if not math.isfinite(loss):
+            raise WorkerError("nan", f"the mean loss of the first {steps} steps is {loss}")
+        done = Epoch(
+            steps=steps,
+            train_s=trained - began,
+            evaluation_s=None,
+            loss=loss,
+            quality={},
+            epoch_steps=whole,
+        )
+        self.samples = replace(self.samples, epochs=(done,))
+        self._note_loss_scale(steps)
 
     def _predict(self) -> NDArray[np.float32]:
         """Outputs for all held-out inputs, in batches of one size; the last one is padded."""
-        inputs, size = self.arrays["test_inputs"], self.scale.eval_batch_size
+        size = self.scale.eval_batch_size
         found = []
-        for start in range(0, len(inputs), size):
-            batch = inputs[start : start + size]
+        for start in range(0, len(self.arrays["test_targets"]), size):
+            batch = self.data.test_inputs(self.arrays, start, start + size)
             padded = np.concatenate([batch, np.repeat(batch[:1], size - len(batch), axis=0)])
             result = self.trainer.infer(self.trainer.place_inputs(padded))
             found.append(self.trainer.outputs(result)[: len(batch)])
@@ -297,8 +444,8 @@ class Measurement:
         if not low <= found <= high:
             raise WorkerError(
                 "numerics",
-                f"{self.workload.quality_metric} is {found:.4g} after {self.scale.epochs} epochs, "
-                f"{low:g} to {high:g} accepted",
+                f"{self.workload.quality_metric} is {found:.4g} after {len(self.samples.epochs)} "
+                f"epochs, {low:g} to {high:g} accepted",
             )
 
     def _infer(self) -> None:
@@ -308,7 +455,7 @@ class Measurement:
             self.trainer.synchronise,
             self.job.protocol,
         )
-        one = self.trainer.place_inputs(self.arrays["test_inputs"][:1])
+        one = self.trainer.place_inputs(self.data.test_inputs(self.arrays, 0, 1))
         latency = [self._call_seconds(one) for _ in range(self.job.protocol.latency_calls + 2)]
         self.samples = replace(
             self.samples,
@@ -325,6 +472,13 @@ class Measurement:
         block: Block = time_block(1, lambda: self.trainer.infer(placed), self.trainer.synchronise)
         return block.seconds
 
+    def _note_peak(self) -> None:
+        peak = peak_resident_bytes()
+        if peak is not None:
+            self._peaks.append(peak)
+
     def note_memory(self, baseline: int | None) -> None:
-        """The peak so far, for the record."""
-        self.memory = Memory(host_baseline_bytes=baseline, host_peak_bytes=peak_resident_bytes())
+        """The peak outside the equality gate, for the record."""
+        self._note_peak()
+        peak = max(self._peaks, default=None)
+        self.memory = Memory(host_baseline_bytes=baseline, host_peak_bytes=peak)

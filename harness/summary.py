@@ -8,6 +8,7 @@ import pandas as pd
 
 from harness.cells import API_STYLES, AXES, BACKENDS, PHASES, PRECISIONS, SCALES
 from harness.columns import NUMBERS
+from harness.units import digits
 
 POINT = ("machine", "cell", "batch_size")
 NO_PRICE = (
@@ -32,7 +33,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     rows = groups.first().drop(columns=_OF_ONE_RUN)
     numbers = list(NUMBERS)
     rows[numbers] = groups[numbers].median()
-    for mark in ("contended", "altered"):
+    for mark in ("contended", "altered", "extrapolated"):
         rows[mark] = groups[mark].any()
     rows.insert(0, "n", groups.size())
     rows = rows.reset_index()
@@ -65,9 +66,20 @@ def footnotes(rows: pd.DataFrame, *, shows_cost: bool) -> list[str]:
         notes.append("* Other processes used the machine meanwhile; these rows are not ranked.")
     if rows["altered"].any():
         notes.append("! The row was changed after it was written.")
+    if rows["extrapolated"].any():
+        shares = rows.loc[rows["extrapolated"], "epoch_fraction"]
+        notes.append(
+            "~ Time and cost of an epoch are extrapolated from its first steps: "
+            f"{_span(shares.min(), shares.max())} of them."
+        )
     if rows["protocol"].nunique() > 1:
         notes.append("Rows were measured under different protocols and cannot be ranked together.")
     return notes + _cost_notes(rows, shows_cost=shows_cost)
+
+
+def _span(low: float, high: float) -> str:
+    ends = list(dict.fromkeys((digits(100 * low, 2), digits(100 * high, 2))))
+    return f"{' to '.join(ends)} %"
 
 
 def _cost_notes(rows: pd.DataFrame, *, shows_cost: bool) -> list[str]:

@@ -36,7 +36,8 @@ def _unsupported(cell: Cell) -> str:
     workload = workloads()[cell.workload]
     if cell.scale not in workload.scales:
         return f"no scale {cell.scale} in the declaration of {cell.workload}"
-    if cell.precision not in workload.tolerances and cell.precision != "tensorfloat32":
+    tolerances = workload.scales[cell.scale].tolerances
+    if cell.precision not in tolerances and cell.precision != "tensorfloat32":
         return f"no gate tolerance for {cell.precision} in the declaration of {cell.workload}"
     if cell.precision == "tensorfloat32" and cell.device != "gpu":
         return "TensorFloat-32, a mode of NVIDIA GPUs"

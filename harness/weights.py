@@ -154,6 +154,16 @@ def snapshot(variables: Sequence[Any]) -> list[Array]:
     return [np.array(ops.convert_to_numpy(variable.value)) for variable in variables]
 
 
+def compact(values: Sequence[Array]) -> list[Array]:
+    """The same values, those that are one number all over held as that number only."""
+    return [
+        np.broadcast_to(value.flat[0].copy(), value.shape)
+        if value.size and np.all(value == value.flat[0])
+        else value
+        for value in values
+    ]
+
+
 def restore(variables: Sequence[Any], values: Sequence[Array]) -> None:
     """Give the variables the values of a snapshot."""
     for variable, value in zip(variables, values, strict=True):

@@ -31,6 +31,7 @@ def read_job(text: str) -> Job:
         cell=Cell(**fields["cell"]),
         seed=fields["seed"],
         protocol=Protocol(**fields["protocol"]),
+        weights=fields["weights"],
     )
 
 

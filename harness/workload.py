@@ -1,8 +1,8 @@
 """What a workload declares: facts only, no framework, no code that runs.
 
-A workload is a folder (a package) with three modules: its `__init__` holds `WORKLOAD`, `data`
-loads real data as numpy arrays, `model` builds the network in Keras. The harness finds the last
-two by name, and imports `model` only inside a worker.
+A workload is a folder (a package): its `__init__` holds `WORKLOAD`, `data` (or the module that a
+scale names) loads real data as numpy arrays, `model` builds the network in Keras. The harness finds
+the last two by name, and imports `model` only inside a worker.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -25,11 +26,25 @@ else:
 
 
 @dataclass(frozen=True)
+class Schedule:
+    """A learning rate that rises linearly over the first steps, then falls linearly to zero."""
+
+    warmup_steps: int
+    total_steps: int
+
+
+@dataclass(frozen=True)
 class Optimizer:
-    """An optimiser by its Keras class name, with the arguments that are not Keras's defaults."""
+    """An optimiser by its Keras class name, with the arguments that are not Keras's defaults.
+
+    With a `schedule` the argument `learning_rate` is its peak; without one the rate is constant.
+    `undecayed` are parts of the names of weights that no weight decay touches.
+    """
 
     name: str
     arguments: Mapping[str, float]
+    schedule: Schedule | None = None
+    undecayed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -46,11 +61,19 @@ class Scale:
     """One size of a workload.
 
     `reduced` says in words what is smaller than in the published form (empty when nothing is).
-    `sizes` are the data's numbers, `architecture` is the model's: the workload's own dataclass.
+    `data` names the workload's module that loads this scale's data; `sizes` are the data's
+    numbers, `architecture` is the model's: the workload's own dataclass.
     `input_shape` and `input_dtype` describe one example of the single packed input.
-    `data_digest` pins the prepared arrays, so that any source gives the same data.
+    `data_digest` pins the prepared arrays, so that any source gives the same data; it is empty
+    where only its owner has the data: then the digest is recorded, not checked.
+    `baseline` is a trivial predictor on the held-out data, with its quality.
     `quality_bounds` are the accepted ends of the quality metric after `epochs`; outside either
     end something is wrong, also when the result is too good.
+    `tolerances` of the equality gate are per precision. `gate_architecture` replaces the
+    architecture in the gate where that one draws at random: dropout differs between backends.
+    `parameters` counts what is trained. FLOPs are of one example, 2 per multiply-add, of matrix
+    products and convolutions only; the workload's README derives them. Training stops after the
+    epoch that reaches `quality_target`.
     """
 
     batch_size: int
@@ -61,8 +84,17 @@ class Scale:
     input_shape: tuple[int, ...]
     input_dtype: str
     data_digest: str
+    baseline: tuple[str, float]
     quality_bounds: tuple[float, float]
+    optimizer: Optimizer
+    tolerances: Mapping[str, Tolerance]
+    parameters: int
+    forward_flops: int
+    training_flops: int
     reduced: str = ""
+    data: str = "data"
+    gate_architecture: Any = None
+    quality_target: float | None = None
 
 
 @dataclass(frozen=True)
@@ -70,8 +102,10 @@ class Workload:
     """The declaration of a workload.
 
     `version` reads Major.Minor.Patch: results under the same Major.Minor are comparable.
-    `tolerances` are per precision. `gate_gain` scales the convolution kernels of the equality
-    gate's weights: small activations make the epsilon of a normalisation visible.
+    `gate_gain` scales the convolution kernels of the equality gate's weights: small activations
+    make the epsilon of a normalisation visible. `checkpoint` names the module that reads published
+    weights; empty where there is none. `fast_paths` are the kinds of layers whose kernels the
+    record tells (`harness.paths`).
     """
 
     name: str
@@ -81,19 +115,26 @@ class Workload:
     quality_metric: str
     quality_unit: str
     higher_is_better: bool
-    baseline: tuple[str, float]
-    optimizer: Optimizer
     scales: Mapping[str, Scale]
-    tolerances: Mapping[str, Tolerance]
     module: str
     quality_title: str = ""
     gate_gain: float = 1.0
+    checkpoint: str = ""
+    fast_paths: tuple[str, ...] = ()
     initializers: Mapping[str, str] = field(default_factory=dict)
 
-    def data(self) -> DataModule:
-        """The workload's `data` module; imports no framework."""
-        module: Any = import_module(f"{self.module}.data")
+    def data(self, scale: str) -> DataModule:
+        """The module that loads the scale's data; imports no framework."""
+        module: Any = import_module(f"{self.module}.{self.scales[scale].data}")
         return module  # type: ignore[no-any-return]
+
+    def published(self, path: Path, scale: Scale) -> Mapping[str, Array]:
+        """Published weights by their keys (`harness.weights`); raises DataError if they don't fit.
+
+        A weight that the file does not hold, as the head of a new task, is not among them.
+        """
+        module: Any = import_module(f"{self.module}.{self.checkpoint}")
+        return module.read(path, scale)  # type: ignore[no-any-return]
 
     def model(self) -> ModuleType:
         """The workload's `model` module; imports Keras, so only a worker calls this."""
@@ -101,10 +142,11 @@ class Workload:
 
 
 class DataModule(Protocol):
-    """What a workload's `data` module offers.
+    """What a workload's module of data offers.
 
     `SOURCES` is a sequence of `harness.data.Source`, best first. `prepare` turns what a source
-    decoded into the named arrays that are cached and digested; `test_inputs` must be among them.
+    decoded into the named arrays that are cached and digested; `test_targets` must be among them,
+    a row for each held-out example.
     """
 
     SOURCES: tuple[Any, ...]
@@ -120,7 +162,10 @@ class DataModule(Protocol):
     def steps_per_epoch(self, arrays: Mapping[str, Array], *, batch_size: int) -> int:
         """How many batches `batches` yields."""
 
+    def test_inputs(self, arrays: Mapping[str, Array], start: int, stop: int) -> Array:
+        """The model's inputs of the held-out examples from `start` to before `stop`, or the end."""
+
     def quality(
         self, arrays: Mapping[str, Array], outputs: NDArray[np.float32]
     ) -> dict[str, float]:
-        """Quality figures from the model's outputs for `test_inputs`, in their order."""
+        """Quality figures from the model's outputs for all held-out examples, in their order."""

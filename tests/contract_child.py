@@ -43,7 +43,7 @@ def contract(workload: Workload, backend_name: str, numerics: dict[str, str]) ->
     scale = next(iter(workload.scales.values()))
     arrays = Measurement(_job(workload, backend_name, "functional"), workload, _quiet)
     arrays._load()
-    inputs = arrays.arrays["test_inputs"][:EXAMPLES]
+    inputs = arrays.data.test_inputs(arrays.arrays, 0, EXAMPLES)
     seen: dict[str, Any] = {"styles": {}, "mixed": {}}
     for style in STYLES:
         keras.config.set_dtype_policy("float32")
@@ -181,7 +181,7 @@ def one_step(
     run = Measurement(_job(workload, backend_name, style), workload, _quiet)
     run.numerics |= numerics
     run._load()
-    run._build()
+    run._build(run.scale)
     gate.set_weights(run.model, workload)
     run.trainer.push()
     variables = weights.of(run.model)

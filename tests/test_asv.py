@@ -207,8 +207,8 @@ class StandIn:
         self.calls: list[tuple[Cell, int, Price | None]] = []
         self.before: Callable[[], None] = lambda: None
 
-    def __call__(self, session: Session, planned: runner.Planned, price: Price | None) -> Run:
-        self.calls.append((planned.cell, planned.number, price))
+    def __call__(self, session: Session, planned: runner.Planned, extras: runner.Extras) -> Run:
+        self.calls.append((planned.cell, planned.number, extras.price))
         self.before()
         run = runner.run_id(session, planned)
         return replace(self.outcome, session=session.session, run=run, cell=planned.cell.id)

@@ -191,7 +191,8 @@ def test_a_real_worker_passes_the_gate(cell: Cell) -> None:
     report = found.report
     assert report is not None
     assert report.gate.outcome == "passed"
-    assert set(report.gate.deviation) == {"output", "loss", "gradient_norm"}
+    figures = {"output", "loss", "gradient_norm", "update_norm"}
+    assert set(report.gate.deviation) == figures
     assert len(report.gate.loss) == len(report.gate.gradient_norm) == 3
     assert report.numerics["dtype_policy"] == cell.precision
     assert report.numerics["variable_dtype"] == "float32"

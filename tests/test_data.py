@@ -60,11 +60,12 @@ def toy(monkeypatch: pytest.MonkeyPatch, *sources: Source, digest: str = "") -> 
     scale = Scale(
         batch_size=2, eval_batch_size=2, epochs=1, sizes={}, architecture=None, input_shape=(1,),
         input_dtype="float32", data_digest=digest or data.digest(ARRAYS), quality_bounds=(0, 1),
+        baseline=("", 0.0), optimizer=Optimizer("SGD", {}), tolerances={}, parameters=1,
+        forward_flops=1, training_flops=1,
     )  # fmt: skip
     return Workload(
         name="toy", version="1.0.0", title="", example="", quality_metric="", quality_unit="",
-        higher_is_better=True, baseline=("", 0.0), optimizer=Optimizer("SGD", {}),
-        scales={"smoke": scale}, tolerances={}, module="toy",
+        higher_is_better=True, scales={"smoke": scale}, module="toy",
     )  # fmt: skip
 
 

@@ -63,6 +63,31 @@ def test_a_workload_found_by_entry_point_is_measured_to_the_end() -> None:
 
 
 @pytest.mark.usefixtures("planted_data")
+def test_a_step_budget_trains_a_part_of_an_epoch_and_says_so() -> None:
+    found = run(tiny("none"), replace(SHORT, train_steps=1))
+    assert (found.status, found.reason) == ("ok", "")
+    assert found.report is not None
+    (epoch,) = found.report.samples.epochs
+    assert (epoch.steps, epoch.epoch_steps) == (1, 2)
+    assert (epoch.quality, epoch.evaluation_s) == ({}, None), "so little training has no quality"
+
+
+@pytest.mark.usefixtures("planted_data")
+@pytest.mark.parametrize("phase", ["train", "infer"])
+def test_the_gate_of_a_model_with_dropout_sees_its_twin_without(phase: str) -> None:
+    """The twin's figures are those of the same workload without dropout, to the last bit."""
+    plain, dropped = ended("none", phase=phase), ended("dropout", phase=phase)
+    assert (dropped.status, dropped.reason) == ("ok", "")
+    assert plain.report is not None
+    assert dropped.report is not None
+    assert dropped.report.gate == plain.report.gate
+    if phase == "train":
+        first, other = plain.report.samples.epochs[0], dropped.report.samples.epochs[0]
+        assert first.loss != other.loss, "what is trained has dropout"
+        assert dropped.report.samples.first_step_s is not None
+
+
+@pytest.mark.usefixtures("planted_data")
 @pytest.mark.parametrize(
     ("fault", "status", "reason"),
     [
@@ -108,6 +133,14 @@ def test_an_allocation_that_the_framework_refuses_is_out_of_memory(backend: str)
     """A real one, of 2^48 bytes, so that each framework's own error is what is recognised."""
     found = ended("allocation", backend=backend)
     assert (found.status, found.reason[:16]) == ("oom", "memory ran out: "), found.reason
+
+
+@pytest.mark.usefixtures("planted_data")
+@pytest.mark.parametrize("backend", ["jax", "tensorflow", "torch"])
+def test_data_that_is_damaged_is_told_in_its_own_words(backend: str) -> None:
+    """In the middle of `fit`: TensorFlow alone would say "Graph execution error"."""
+    found = run(tiny("bad_data", backend=backend), replace(SHORT, min_blocks=1, max_blocks=1))
+    assert (found.status, found.reason) == ("unavailable", "Picture 'x.png' is damaged.")
 
 
 @pytest.mark.usefixtures("planted_data")
@@ -229,7 +262,6 @@ def real_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 PLANTS = (
     ("epsilon", "resnet50", {"output"}),
-    ("bias_missing", "lstm_eta", {"output"}),
     ("bias_ignored", "lstm_eta", {"output"}),
     ("loss_summed", "recommender", {"loss"}),
 )
@@ -264,3 +296,19 @@ def test_wrong_mathematics_fails_the_gate_that_the_right_passes(
     assert wrong.reason.endswith(" allowed")
     assert gate.deviation.keys() == right.report.gate.deviation.keys()
     assert wrong.report.samples.steady == (), "nothing was timed"
+
+
+def test_a_missing_bias_fails_by_the_number_of_parameters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = data.fetch(workload("lstm_eta"), "smoke")
+    show_workers_the_planted_workloads(monkeypatch, tmp_path)
+    plant = planted_workload("wrong:BIAS_MISSING")
+    data._save(loaded, cache_folder() / data._cache_name(plant, "smoke"))
+    cell = Cell("planted_bias_missing", "smoke", "train", "jax", "float32", "functional", "cpu")
+    wrong = run(cell, GATE_ONLY)
+    declared = plant.scales["smoke"].parameters
+    assert (wrong.status, wrong.reason) == (
+        "numerics",
+        f"the model trains {declared - 64:,} parameters, {declared:,} are declared",
+    )

@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -23,6 +24,7 @@ from harness.runner import Planned, Progress, order
 from harness.schema import Block, Contention, Epoch, Gate, Memory, Protocol, Report, Samples
 from harness.stages import Job
 from harness.store import SessionWriter, read_file
+from harness.workload import Workload
 from tests.records import ENVIRONMENT, PRICE, make_run, write_session
 
 RESULTS = Path("results")
@@ -133,7 +135,9 @@ def new(cells: Sequence[str], replicates: int = 1, seed: int = 1) -> Path:
         order_seed=seed,
         protocol=Protocol(),
     )
-    return runner.run_session(session, RESULTS, price=None, listener=lambda progress: None)
+    return runner.run_session(
+        session, RESULTS, extras=runner.Extras(), listener=lambda progress: None
+    )
 
 
 def test_a_run_is_recorded_with_what_its_worker_measured(worker: Worker) -> None:
@@ -172,7 +176,7 @@ def test_every_run_is_in_the_file_before_the_next_one_starts(worker: Worker) -> 
         [cell(JAX), cell(TORCH)],
         plan="", only=(), replicates=1, order_seed=1, protocol=Protocol(),
     )  # fmt: skip
-    runner.run_session(session, RESULTS, price=None, listener=listen)
+    runner.run_session(session, RESULTS, extras=runner.Extras(), listener=listen)
     assert counted == [(True, 0), (False, 1), (True, 1), (False, 2)]
 
 
@@ -271,7 +275,7 @@ def interrupted(worker: Worker, at: int, cells: Sequence[str], replicates: int =
 
 def resume(name: str | None = None) -> Path:
     return runner.resume(
-        RESULTS, name, price=None, listener=lambda progress: None, say=lambda text: None
+        RESULTS, name, extras=runner.Extras(), listener=lambda progress: None, say=lambda text: None
     )
 
 
@@ -306,7 +310,9 @@ def test_a_run_that_was_cut_off_in_the_file_is_done_again(worker: Worker) -> Non
     path = interrupted(worker, 3, [JAX, TORCH], 2)
     path.write_bytes(path.read_bytes()[:-20])
     said: list[str] = []
-    runner.resume(RESULTS, None, price=None, listener=lambda progress: None, say=said.append)
+    runner.resume(
+        RESULTS, None, extras=runner.Extras(), listener=lambda progress: None, say=said.append
+    )
     assert len(said) == 1
     assert "the cut-off last line" in said[0]
     assert len({run.run for run in read_file(path).runs}) == 4
@@ -354,7 +360,7 @@ def test_a_file_that_cannot_be_read_does_not_keep_others_from_being_resumed(
     path.with_name("20991231T000000Z-torn.jsonl").write_text("no header\n")
     said: list[str] = []
     found = runner.resume(
-        RESULTS, None, price=None, listener=lambda progress: None, say=said.append
+        RESULTS, None, extras=runner.Extras(), listener=lambda progress: None, say=said.append
     )
     assert found == path
     assert len(said) == 1
@@ -472,7 +478,7 @@ def test_time_left_counts_only_runs_that_will_be_measured(
         [cell(JAX), cell(TORCH), cell(gpu)],
         plan="", only=(), replicates=2, order_seed=1, protocol=Protocol(),
     )  # fmt: skip
-    runner.run_session(session, RESULTS, price=None, listener=listen)
+    runner.run_session(session, RESULTS, extras=runner.Extras(), listener=listen)
     measured, expected = 0, []
     for run in order([cell(JAX), cell(TORCH), cell(gpu)], 2, 1):
         expected.append((run.cell.device, 10.0 * (4 - measured) if measured else None))
@@ -599,7 +605,72 @@ def test_a_price_is_recorded_with_each_run(
     assert run.metrics["cost_per_epoch_usd"] == pytest.approx(1.5 * PRICE.usd_per_hour / 3600)
 
 
+# A step budget and published weights
+
+
+def test_a_step_budget_is_the_protocols_and_stands_in_the_replay_command(
+    worker: Worker, epochmark: Epochmark
+) -> None:
+    assert epochmark("run", "--only", JAX, "--steps", "5").status == 0
+    (path,) = RESULTS.glob("runs/laptop/*.jsonl")
+    (run,) = read_file(path).runs
+    assert run.protocol.train_steps == worker.jobs[0].protocol.train_steps == 5
+    assert run.replay == f"epochmark run --only {JAX} --steps 5"
+
+
+@pytest.fixture
+def weights(monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file of weights that every workload with a checkpoint module accepts."""
+    monkeypatch.setattr(Workload, "published", lambda self, path, scale: {})
+    Path("w.safetensors").write_bytes(b"weights")
+    return Path("w.safetensors")
+
+
+WEIGHTS_DIGEST = sha256(b"weights").hexdigest()[:16]
+
+
+def test_weights_go_to_the_worker_and_only_their_digest_into_the_record(
+    worker: Worker, epochmark: Epochmark, weights: Path
+) -> None:
+    assert epochmark("run", "--only", JAX, "--weights", str(weights)).status == 0
+    (path,) = RESULTS.glob("runs/laptop/*.jsonl")
+    (run,) = read_file(path).runs
+    assert worker.jobs[0].weights == str(weights.absolute())
+    assert run.protocol.weights_digest == WEIGHTS_DIGEST
+    assert run.replay == f"epochmark run --only {JAX} --weights FILE"
+    assert "w.safetensors" not in path.read_text()
+
+
+def test_a_session_is_resumed_with_the_weights_it_began_with(
+    worker: Worker, epochmark: Epochmark, weights: Path
+) -> None:
+    worker.interrupt_at = 0
+    assert epochmark("run", "--only", JAX, "--weights", str(weights)).status == 1
+    (path,) = RESULTS.glob("runs/laptop/*.jsonl")
+    session = read_file(path).session.session
+    said = epochmark("run", "--resume")
+    assert (said.status, worker.jobs) == (2, [])
+    assert said.err == (
+        f"Error: Session {session!r} began with the --weights file with SHA-256 {WEIGHTS_DIGEST}. "
+        "Resume it with that.\n"
+    )
+    assert epochmark("run", "--resume", "--weights", str(weights)).status == 0
+    assert worker.jobs[0].weights == str(weights.absolute())
+
+
 MISTAKES = [
+    (
+        ["run", "--only", JAX, "--weights", "nowhere"],
+        "There is no file 'nowhere' to read weights from.",
+    ),
+    (
+        ["run", "--only", "lstm_eta/smoke/train/*/cpu", "--weights", "taken"],
+        "Workload 'lstm_eta' reads no published weights; these do: bert.",
+    ),
+    (
+        ["run", "--resume", "--steps", "3"],
+        "--resume goes on with its session's own protocol; leave out --steps.",
+    ),
     (["run"], "Nothing to run. Name a plan with --plan quick, or cells with --only GLOB."),
     (
         ["run", "--plan", "fast"],
@@ -675,6 +746,7 @@ def test_a_mistake_in_the_call_is_one_sentence(
     [
         ["run", "--plan", "quick", "--replicates", "0"],
         ["run", "--plan", "quick", "--timeout", "0"],
+        ["run", "--plan", "quick", "--steps", "0"],
         ["run", "--plan", "quick", "--nonsense"],
         ["measure"],
     ],

@@ -17,10 +17,11 @@ from harness import units
 from harness.errors import UsageError
 from harness.export import export
 from harness.metrics import METRICS
-from harness.schema import Block, Contention, Run, Samples
+from harness.schema import Block, Contention, Epoch, Run, Samples
 from harness.show import markdown, show
 from harness.summary import NO_PRICE, summary
 from harness.table import load_table
+from harness.units import digits
 from tests.records import PRICE, SAMPLES, failed_run, make_run, write_session
 
 RESULTS = Path("results")
@@ -78,6 +79,21 @@ def test_the_table_in_full() -> None:
         "* Other processes used the machine meanwhile; these rows are not ranked.",
         COST,
     ]
+
+
+def test_an_extrapolated_epoch_is_marked_with_the_share_that_was_measured() -> None:
+    """Five of twenty steps in 0.1 s: an epoch of 0.4 s, priced as such."""
+    part = replace(SAMPLES, epochs=(Epoch(5, 0.1, None, 0.6, {}, epoch_steps=20),))
+    runs = frame(make_run(samples=part), make_run(cell=cell(backend="torch")))
+    lines = show(runs, output="table", width=200).splitlines()
+    (row,) = (line for line in lines if " jax " in line)
+    assert " ok ~ " in row
+    assert " 400 ms " in row
+    assert f"{digits(0.4 * PRICE.usd_per_hour / 3600)} USD" in row
+    assert not any("~" in line for line in lines if " torch " in line)
+    assert (
+        "~ Time and cost of an epoch are extrapolated from its first steps: 25 % of them." in lines
+    )
 
 
 def test_eighty_columns_hold_every_number_whole() -> None:

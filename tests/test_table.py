@@ -11,8 +11,8 @@ import pytest
 
 from harness import columns, table
 from harness.errors import NewerSchemaError, ResultsError
-from harness.metrics import METRICS, derive
-from harness.schema import Block, Memory, Samples
+from harness.metrics import METRICS, derive, reaches
+from harness.schema import Block, Memory, Peak, Samples
 from harness.store import SessionWriter, parse_file
 from harness.table import Table, load_table
 from tests.records import SAMPLES, failed_run, make_run, write_session
@@ -73,6 +73,33 @@ def test_metrics_come_from_samples_not_from_the_file() -> None:
     write_session(RESULTS, wrong)
     row = load_table(RESULTS).frame.iloc[0]
     assert {name: row[name] for name in METRICS if row[name] == row[name]} == derive(wrong)
+
+
+def test_model_flops_utilisation_by_hand() -> None:
+    """256 examples in 11 ms, 3 GFLOP each, are 69.8 TFLOP/s: 23.3 % of a peak of 300."""
+    peak = Peak(3e14, "float32", "documented", "a data sheet", "2026-11")
+    found = derive(make_run(flops_per_example=3_000_000_000, peak=peak))
+    assert found["model_flops_per_example"] == 3e9
+    assert found["mfu"] == pytest.approx(256 / 0.011 * 3e9 / 3e14)
+    assert "mfu" not in derive(make_run(flops_per_example=3_000_000_000, peak=None))
+    assert "mfu" not in derive(make_run(peak=peak)), "without declared FLOPs there is no share"
+
+
+@pytest.mark.parametrize(
+    ("target", "seconds"), [(0.4, 1.7), (0.41, 1.7), (0.5, 2.24), (0.53, None), (None, None)]
+)
+def test_time_to_quality_ends_with_the_first_epoch_at_the_target(
+    target: float | None, seconds: float | None
+) -> None:
+    """Epochs of 1.5 + 0.2 s to 0.41 and of 0.44 + 0.1 s to 0.52."""
+    found = derive(make_run(quality_target=target)).get("time_to_quality_s")
+    assert found == (None if seconds is None else pytest.approx(seconds))
+
+
+def test_an_error_reaches_its_target_from_above() -> None:
+    assert reaches(6.0, 6.5, higher_is_better=False)
+    assert not reaches(7.0, 6.5, higher_is_better=False)
+    assert reaches(6.5, 6.5, higher_is_better=False)
 
 
 def test_a_cached_table_is_the_same_and_parses_nothing(parsed: list[str]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any
 
@@ -14,7 +14,15 @@ import pytest
 
 from harness import gate, registry, weights
 from harness.errors import WorkerError
-from harness.gate import Figures, GradientReader, deviations, failure, judge, reference
+from harness.gate import (
+    Figures,
+    GradientReader,
+    UpdateReader,
+    deviations,
+    failure,
+    judge,
+    reference,
+)
 from harness.workload import Array, Tolerance
 
 TOLERANCE = Tolerance(loss=1e-4, gradient_norm=1e-3, output=1e-2)
@@ -283,15 +291,37 @@ def test_a_step_skipped_for_overflow_is_not_an_update() -> None:
     assert reader.norm() == pytest.approx(13.0, rel=1e-4)
 
 
+def test_each_updates_length_is_measured_from_the_one_before() -> None:
+    weight, bias = Variable("w", value=np.zeros(2)), Variable("b", value=np.zeros(1))
+    reader = UpdateReader([weight, bias])
+    weight.assign(np.array([3.0, 4.0]))
+    bias.assign(np.array([12.0]))
+    assert reader.norm() == pytest.approx(13.0)
+    bias.assign(np.array([11.5]))
+    assert reader.norm() == pytest.approx(0.5)
+    assert reader.norm() == 0.0
+
+
+def test_values_that_are_one_number_all_over_take_one_numbers_room() -> None:
+    zeros, other = np.zeros((1000, 1000), np.float32), np.arange(6.0).reshape(2, 3)
+    held = weights.compact([zeros, other, np.float32(3.0) * np.ones(())])
+    np.testing.assert_array_equal(held[0], zeros)
+    assert held[0].dtype == np.float32
+    assert held[0].base is not None
+    assert held[0].base.nbytes == 4
+    assert held[1] is other
+    assert held[2] == 3.0
+
+
 # The verdict
 
 
-EXPECTED = Figures(output=(2.0, -4.0, 0.0), loss=(1.0, 0.5), gradient_norm=(10.0, 5.0))
+EXPECTED = Figures((2.0, -4.0, 0.0), (1.0, 0.5), gradient_norm=(10.0, 5.0), update_norm=(0.2, 0.1))
 
 
 def test_losses_and_norms_deviate_by_their_own_size_and_outputs_by_the_largest() -> None:
-    measured = Figures(output=(2.0, -4.1, 0.02), loss=(1.0, 0.51), gradient_norm=(10.1, 5.1))
-    expected = {"output": 0.1 / 4, "loss": 0.02, "gradient_norm": 0.02}
+    measured = Figures((2.0, -4.1, 0.02), (1.0, 0.51), (10.1, 5.1), (0.2, 0.104))
+    expected = {"output": 0.1 / 4, "loss": 0.02, "gradient_norm": 0.02, "update_norm": 0.04}
     assert deviations(measured, EXPECTED) == pytest.approx(expected)
 
 
@@ -302,30 +332,37 @@ def test_inference_is_judged_by_outputs_alone() -> None:
 def test_equal_figures_pass_and_the_record_holds_them() -> None:
     judged = judge(EXPECTED, EXPECTED, TOLERANCE)
     assert judged.outcome == "passed"
-    assert (judged.output, judged.loss, judged.gradient_norm) == (
-        EXPECTED.output, EXPECTED.loss, EXPECTED.gradient_norm,
+    kept = (judged.output, judged.loss, judged.gradient_norm, judged.update_norm)
+    assert kept == (
+        EXPECTED.output, EXPECTED.loss, EXPECTED.gradient_norm, EXPECTED.update_norm,
     )  # fmt: skip
-    assert judged.deviation == {"output": 0.0, "loss": 0.0, "gradient_norm": 0.0}
-    assert judged.tolerance == {"output": 1e-2, "loss": 1e-4, "gradient_norm": 1e-3}
+    names = ("output", "loss", "gradient_norm", "update_norm")
+    assert judged.deviation == dict.fromkeys(names, 0.0)
+    assert judged.tolerance == dict(zip(names, (1e-2, 1e-4, 1e-3, 1e-3), strict=True))
 
 
 @pytest.mark.parametrize(
     ("measured", "outcome", "sentence"),
     [
         (
-            Figures((2.0, -4.5, 0.0), EXPECTED.loss, EXPECTED.gradient_norm),
+            replace(EXPECTED, output=(2.0, -4.5, 0.0)),
             "failed: output",
             "output is 0.12 away from the float32 reference, 0.01 allowed",
         ),
         (
-            Figures(EXPECTED.output, (1.0, 0.6), EXPECTED.gradient_norm),
+            replace(EXPECTED, loss=(1.0, 0.6)),
             "failed: loss",
             "loss is 0.2 away from the float32 reference, 0.0001 allowed",
         ),
         (
-            Figures(EXPECTED.output, EXPECTED.loss, (10.0, 5.0125)),
+            replace(EXPECTED, gradient_norm=(10.0, 5.0125)),
             "failed: gradient_norm",
             "gradient norm is 0.0025 away from the float32 reference, 0.001 allowed",
+        ),
+        (
+            replace(EXPECTED, update_norm=(0.2, 0.11)),
+            "failed: update_norm",
+            "update norm is 0.1 away from the float32 reference, 0.001 allowed",
         ),
     ],
 )
@@ -348,17 +385,17 @@ def test_the_tolerance_itself_is_still_accepted() -> None:
 def test_an_output_that_is_no_number_fails_wherever_it_stands(place: int, bad: float) -> None:
     """`max` forgets a NaN that does not come first."""
     output = [bad if index == place else value for index, value in enumerate(EXPECTED.output)]
-    measured = Figures(tuple(output), EXPECTED.loss, EXPECTED.gradient_norm)
+    measured = replace(EXPECTED, output=tuple(output))
     assert judge(measured, EXPECTED, TOLERANCE).outcome == "failed: output"
 
 
 def test_another_number_of_outputs_fails() -> None:
-    measured = Figures((2.0, -4.0), EXPECTED.loss, EXPECTED.gradient_norm)
+    measured = replace(EXPECTED, output=(2.0, -4.0))
     assert judge(measured, EXPECTED, TOLERANCE).outcome == "failed: output"
 
 
 def test_fewer_steps_than_the_reference_fail() -> None:
-    measured = Figures(EXPECTED.output, (1.0,), (10.0,))
+    measured = Figures(EXPECTED.output, (1.0,), (10.0,), (0.2,))
     assert judge(measured, EXPECTED, TOLERANCE).outcome == "failed: loss"
 
 
@@ -371,7 +408,8 @@ def test_every_workload_and_scale_has_a_reference_of_its_present_data() -> None:
             stored = reference(workload, scale)
             assert len(stored.loss) == len(stored.gradient_norm) == 3
             assert len(stored.output) % gate.OUTPUT_EXAMPLES == 0
-            for values in (stored.output, stored.loss, stored.gradient_norm):
+            assert len(stored.update_norm) == 3
+            for values in (stored.output, stored.loss, stored.gradient_norm, stored.update_norm):
                 assert np.isfinite(values).all()
                 assert len(set(values)) > 1, "constant figures would hide a fault"
             notes = json.loads((files(workload.module) / "reference.json").read_text())[scale]

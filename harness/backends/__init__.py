@@ -46,6 +46,12 @@ class Trainer(Protocol):
     def outputs(self, result: Any) -> NDArray[np.float32]:
         """The outputs of an inference call as an array."""
 
+    def operations(self, placed: Any, *, training: bool) -> frozenset[str]:
+        """Names of the operations that a step on a batch, or inference on inputs, runs.
+
+        It may run the step once more: the caller restores the state.
+        """
+
     def push(self) -> None:
         """Take the state from the Keras variables, after they were assigned."""
 
@@ -58,6 +64,9 @@ class Backend(Protocol):
 
     def configure(self, precision: str, threads: int) -> dict[str, str]:
         """Pin the numerics; returns the effective ones. Called once, before any operation."""
+
+    def seed(self, seed: int) -> None:
+        """Seed the backend's own generators, which Keras's seeds do not reach."""
 
     def optimizer_class(self, kind: type[Any]) -> type[Any]:
         """The Keras optimiser class, made to compute what the other backends compute."""

@@ -29,6 +29,10 @@ def configure(precision: str, threads: int) -> dict[str, str]:
     }
 
 
+def seed(seed: int) -> None:
+    """JAX has no generator of its own: every draw is from a key."""
+
+
 def optimizer_class(kind: type[Any]) -> type[Any]:
     return kind
 
@@ -95,6 +99,12 @@ class FitTrainer(_State):
     def place_inputs(self, inputs: Array) -> Any:
         return repeat((jax.device_put(inputs),))
 
+    def operations(self, placed: Any, *, training: bool) -> frozenset[str]:
+        data = next(placed)
+        if training:
+            return _primitives(self._model.train_step, self._state, data)
+        return _primitives(self._model.predict_step, self._state[:2], data)
+
     def infer(self, placed: Any) -> Any:
         # The predict function donates its state and hands it back.
         trainable, non_trainable, *rest = self._state
@@ -155,6 +165,27 @@ class LoopTrainer(_State):
 
     def infer(self, placed: Any) -> Any:
         return self._infer(self._state[0], self._state[1], placed)
+
+    def operations(self, placed: Any, *, training: bool) -> frozenset[str]:
+        if training:
+            return _primitives(self._step, self._state, *placed)
+        return _primitives(self._infer, self._state[0], self._state[1], placed)
+
+
+def _primitives(function: Any, *arguments: Any) -> frozenset[str]:
+    """Names of the primitives in the function's traced program, those of its calls too."""
+    found: set[str] = set()
+
+    def look_into(value: Any) -> None:
+        for part in value if isinstance(value, list | tuple) else (value,):
+            program = getattr(part, "jaxpr", part)  # a closed program holds the plain one
+            for equation in getattr(program, "eqns", ()):
+                found.add(equation.primitive.name)
+                for parameter in equation.params.values():
+                    look_into(parameter)
+
+    look_into(jax.make_jaxpr(function)(*arguments))
+    return frozenset(found)
 
 
 def fit_trainer(model: Any) -> FitTrainer:

@@ -34,6 +34,10 @@ def configure(precision: str, threads: int) -> dict[str, str]:
     }
 
 
+def seed(seed: int) -> None:
+    tf.random.set_seed(seed)
+
+
 def optimizer_class(kind: type[Any]) -> type[Any]:
     """The class with dense gradients of embedding tables.
 
@@ -99,6 +103,12 @@ class FitTrainer(_Inference):
     def infer(self, placed: Any) -> Any:
         return self._model.predict_function([(placed,)])
 
+    def operations(self, placed: Any, *, training: bool) -> frozenset[str]:
+        if training:
+            # The train function hides its graph in a closure: its step is traced once more.
+            return _operations(tf.function(self._model.train_step), next(placed))
+        return _operations(self._model.predict_function, [(placed,)])
+
 
 class LoopTrainer(_Inference):
     """A GradientTape step and an inference function, both in a tf.function."""
@@ -130,9 +140,19 @@ class LoopTrainer(_Inference):
     def loss(self, result: Any) -> float:
         return float(result)
 
+    def operations(self, placed: Any, *, training: bool) -> frozenset[str]:
+        return _operations(self._step, *placed) if training else _operations(self.infer, placed)
+
     def fit_epoch(self, batches: Iterable[Batch], steps: int) -> float:
         losses = [self._step(x, y) for x, y in _dataset(batches)]
         return float(tf.reduce_mean(tf.stack(losses)))
+
+
+def _operations(function: Any, *arguments: Any) -> frozenset[str]:
+    """Kinds of the nodes in the function's graph and in the graphs that it calls."""
+    graph = function.get_concrete_function(*arguments).graph.as_graph_def()
+    called = (node for inner in graph.library.function for node in inner.node_def)
+    return frozenset(node.op for node in (*graph.node, *called))
 
 
 def fit_trainer(model: Any) -> FitTrainer:

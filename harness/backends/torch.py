@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import keras
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness.backends import Loss
 from harness.workload import Array, Batch
@@ -30,6 +31,10 @@ def configure(precision: str, threads: int) -> dict[str, str]:
     }
 
 
+def seed(seed: int) -> None:
+    torch.manual_seed(seed)
+
+
 def optimizer_class(kind: type[Any]) -> type[Any]:
     return kind
 
@@ -40,8 +45,23 @@ def is_out_of_memory(error: BaseException) -> bool:
     return said or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 
+class _Noted(TorchDispatchMode):
+    """Notes the name of every operation that reaches a kernel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.name())
+        return func(*args, **(kwargs or {}))
+
+
 class _Shared:
     """Placing, synchronising and reading, the same for both ways of stepping."""
+
+    step: Callable[[Any], Any]
+    infer: Callable[[Any], Any]
 
     def place(self, batch: Batch) -> Any:
         return tuple(_tensor(array) for array in batch)
@@ -55,6 +75,11 @@ class _Shared:
 
     def outputs(self, result: Any) -> NDArray[np.float32]:
         return np.asarray(result.detach().cpu().numpy(), dtype=np.float32)
+
+    def operations(self, placed: Any, *, training: bool) -> frozenset[str]:
+        with _Noted() as noted:
+            self.step(placed) if training else self.infer(placed)
+        return frozenset(noted.names)
 
     def push(self) -> None:
         """Parameters are the Keras variables themselves: nothing to move."""

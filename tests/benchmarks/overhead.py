@@ -82,7 +82,7 @@ def built(cell: Cell) -> Measurement:
     measurement = Measurement(job, workload(cell.workload), lambda stage: None)
     measurement.numerics |= numerics
     measurement._load()
-    measurement._build()
+    measurement._build(measurement.scale)
     return measurement
 
 

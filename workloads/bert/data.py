@@ -138,6 +138,11 @@ def steps_per_epoch(arrays: Mapping[str, Array], *, batch_size: int) -> int:
     return len(arrays["train_inputs"]) // batch_size
 
 
+def test_inputs(arrays: Mapping[str, Array], start: int, stop: int) -> Array:
+    """Ids of held-out sentences (stop - start, sequence_length)."""
+    return arrays["test_inputs"][start:stop]
+
+
 def quality(arrays: Mapping[str, Array], outputs: NDArray[np.float32]) -> dict[str, float]:
     """Share of test sentences whose larger logit, of (N, 2), is the label's."""
     correct = outputs.argmax(axis=1) == arrays["test_targets"]

@@ -6,6 +6,7 @@ with the hidden states as a Keras mask, which a stack of layers passes on in eve
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -16,7 +17,7 @@ from harness.workload import Scale
 EPSILON = 1e-12
 
 
-def loss() -> keras.losses.Loss:
+def loss(scale: Scale) -> keras.losses.Loss:
     """Mean cross-entropy of the logits."""
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
@@ -65,33 +66,51 @@ def attend(query: Any, key: Any, value: Any, mask: Any) -> Any:
     """
     if keras.config.backend() != "jax" or keras.backend.standardize_dtype(query.dtype) != "float16":
         return ops.dot_product_attention(query, key, value, mask=mask)
-    scores = ops.einsum("bqhd,bkhd->bhqk", query, key) * query.shape[-1] ** -0.5
-    weights = ops.softmax(ops.where(mask, ops.cast(scores, "float32"), -1e9), axis=-1)
-    return ops.einsum("bhqk,bkhd->bqhd", ops.cast(weights, query.dtype), value)
+    return written_out(query, key, value, mask, lambda weights: weights)
+
+
+def written_out(query: Any, key: Any, value: Any, mask: Any, dropout: Callable[[Any], Any]) -> Any:
+    """The same, with a dropout of the attention's weights (batch, heads, length, length).
+
+    Keras's fused operation has none (Keras's own MultiHeadAttention leaves it for the same reason).
+    """
+    scores = ops.einsum("bqhd,bkhd->bhqk", query * query.shape[-1] ** -0.5, key)
+    # Added, as in BERT's code, to float32 scores: after the softmax it is a weight of exactly 0.
+    scores = ops.cast(scores, "float32") + ops.where(mask, 0.0, -1e9)
+    weights = dropout(ops.cast(ops.softmax(scores, axis=-1), query.dtype))
+    return ops.einsum("bhqk,bkhd->bqhd", weights, value)
 
 
 class SelfAttention(layers.Layer):
     """Multi-head attention of the hidden states (batch, length, hidden) to themselves."""
 
-    def __init__(self, hidden: int, heads: int, prefix: str) -> None:
+    def __init__(self, scale: Scale, prefix: str) -> None:
         super().__init__(name=f"{prefix}_attention")
         self.supports_masking = True
-        self.heads = heads
-        self.query = layers.Dense(hidden, name=f"{prefix}_query")
-        self.key = layers.Dense(hidden, name=f"{prefix}_key")
-        self.value = layers.Dense(hidden, name=f"{prefix}_value")
-        self.output_dense = layers.Dense(hidden, name=f"{prefix}_attention_output")
+        a = scale.architecture
+        self.heads = a.heads
+        self.query = layers.Dense(a.hidden, name=f"{prefix}_query")
+        self.key = layers.Dense(a.hidden, name=f"{prefix}_key")
+        self.value = layers.Dense(a.hidden, name=f"{prefix}_value")
+        self.dropout = layers.Dropout(a.dropout)
+        self.output_dense = layers.Dense(a.hidden, name=f"{prefix}_attention_output")
 
     def build(self, input_shape: Any) -> None:
         for dense in (self.query, self.key, self.value, self.output_dense):
             dense.build(input_shape)
 
-    def call(self, x: Any, mask: Any = None) -> Any:
+    def call(self, x: Any, mask: Any = None, training: bool = False) -> Any:
         split = (-1, x.shape[1], self.heads, x.shape[2] // self.heads)
         query, key, value = (
             ops.reshape(dense(x), split) for dense in (self.query, self.key, self.value)
         )
-        attended = attend(query, key, value, mask[:, None, None, :])
+        mask = mask[:, None, None, :]
+        if training and self.dropout.rate > 0:
+            attended = written_out(
+                query, key, value, mask, lambda weights: self.dropout(weights, training=True)
+            )
+        else:
+            attended = attend(query, key, value, mask)
         return self.output_dense(ops.reshape(attended, (-1, x.shape[1], x.shape[2])))
 
 
@@ -102,7 +121,7 @@ class EncoderLayer(layers.Layer):
         super().__init__(name=f"layer{index}")
         self.supports_masking = True
         a, prefix = scale.architecture, f"layer{index}"
-        self.attention = SelfAttention(a.hidden, a.heads, prefix)
+        self.attention = SelfAttention(scale, prefix)
         self.attention_norm = norm(f"{prefix}_attention_norm")
         self.intermediate = layers.Dense(a.feed_forward, gelu, name=f"{prefix}_intermediate")
         self.output_dense = layers.Dense(a.hidden, name=f"{prefix}_output")
@@ -110,11 +129,16 @@ class EncoderLayer(layers.Layer):
         self.dropout1 = layers.Dropout(a.dropout)
         self.dropout2 = layers.Dropout(a.dropout)
 
+    def build(self, input_shape: Any) -> None:
+        for layer in (self.attention, self.attention_norm, self.intermediate, self.output_norm):
+            layer.build(input_shape)
+        self.output_dense.build((*input_shape[:-1], self.intermediate.units))
+
     def call(self, x: Any, mask: Any = None, training: bool = False) -> Any:
-        y = self.dropout1(self.attention(x, mask=mask), training=training)
-        x = self.attention_norm(x + y)
-        y = self.dropout2(self.output_dense(self.intermediate(x)), training=training)
-        return self.output_norm(x + y)
+        y = self.attention(x, mask=mask, training=training)
+        x = self.attention_norm(x + self.dropout1(y, training=training))
+        y = self.output_dense(self.intermediate(x))
+        return self.output_norm(x + self.dropout2(y, training=training))
 
 
 class FirstToken(layers.Layer):
@@ -156,7 +180,7 @@ def functional(scale: Scale) -> keras.Model:
     x = Embeddings(scale)(inputs)
     for index in range(a.layers):
         prefix = f"layer{index}"
-        y = SelfAttention(a.hidden, a.heads, prefix)(x)
+        y = SelfAttention(scale, prefix)(x)
         y = layers.Dropout(a.dropout, name=f"{prefix}_dropout1")(y)
         x = norm(f"{prefix}_attention_norm")(layers.Add(name=f"{prefix}_add1")([x, y]))
         y = layers.Dense(a.feed_forward, gelu, name=f"{prefix}_intermediate")(x)
@@ -175,12 +199,17 @@ class Bert(keras.Model):
         self.encoder = [EncoderLayer(scale, i) for i in range(scale.architecture.layers)]
         self.first_token, self.pooler, self.dropout, self.classifier = head(scale)
 
-    def call(self, ids: Any, training: bool = False) -> Any:
+    def hidden_states(self, ids: Any, training: bool = False) -> Any:
+        """The last encoder layer's output (batch, length, hidden) for ids (batch, length)."""
         x = self.embeddings(ids, training=training)
         mask = self.embeddings.compute_mask(ids)
         for layer in self.encoder:
             x = layer(x, mask=mask, training=training)
-        pooled = self.dropout(self.pooler(self.first_token(x)), training=training)
+        return x
+
+    def call(self, ids: Any, training: bool = False) -> Any:
+        first = self.first_token(self.hidden_states(ids, training=training))
+        pooled = self.dropout(self.pooler(first), training=training)
         return self.classifier(pooled)
 
 

@@ -44,6 +44,7 @@ SPLIT_SEED = 20261122
 
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+Flags = NDArray[np.bool_]
 
 
 class TableUnpickler(pickle.Unpickler):
@@ -122,8 +123,8 @@ def prepare(raw: pd.DataFrame, sizes: Mapping[str, int]) -> dict[str, Array]:
     """A sample of the flights that had landed by November, and one of those that left after."""
     train, test = split(raw)
     chosen = {
-        "train": _sample(train, sizes, "train_examples"),
-        "test": _sample(test, sizes, "test_examples"),
+        "train": sample(train, sizes, "train_examples"),
+        "test": sample(test, sizes, "test_examples"),
     }
     arrays: dict[str, Array] = {}
     for part, rows in chosen.items():
@@ -131,6 +132,13 @@ def prepare(raw: pd.DataFrame, sizes: Mapping[str, int]) -> dict[str, Array]:
         minutes = raw["air_time"].to_numpy(np.int64)[rows]
         arrays[f"{part}_targets"] = _standard(minutes, TARGET_MEAN, TARGET_STD).astype(np.float32)
     return arrays
+
+
+def sample(rows: Ints, sizes: Mapping[str, int], key: str) -> Ints:
+    """As many of the rows as the sizes say, drawn at random."""
+    size = check_size(sizes, key, len(rows))
+    # RandomState's stream is frozen by numpy's policy, a Generator's is not: the digest is pinned.
+    return rows[np.random.RandomState(SPLIT_SEED).permutation(len(rows))[:size]]
 
 
 def split(raw: pd.DataFrame) -> tuple[Ints, Ints]:
@@ -143,16 +151,42 @@ def split(raw: pd.DataFrame) -> tuple[Ints, Ints]:
 def inputs(raw: pd.DataFrame, rows: Ints) -> NDArray[np.float32]:
     """Packed inputs: (8, 6) flattened by row, oldest flight first, then the static features."""
     earlier, present, mean_so_far = landed_before(raw, rows)
-    sequence = _sequence(raw, rows, earlier) * present[..., np.newaxis]
-    packed = [sequence.reshape(len(rows), -1), _static(raw.iloc[rows], mean_so_far)]
-    return np.concatenate(packed, axis=1).astype(np.float32)
+    departure = raw["departure"].to_numpy(np.int64)
+    return packed(
+        sequence(told(raw), departure, rows, earlier, present),
+        static(raw.iloc[rows], mean_so_far),
+    )
 
 
-def landed_before(raw: pd.DataFrame, rows: Ints) -> tuple[Ints, NDArray[np.bool_], Floats]:
+def packed(flights: Array, others: Array) -> NDArray[np.float32]:
+    """Sequences (N, length, 6) flattened by row, then the static features (N, 8)."""
+    flat = flights.reshape(len(flights), -1)
+    return np.concatenate([flat, others], axis=1).astype(np.float32)
+
+
+def landed_before(raw: pd.DataFrame, rows: Ints) -> tuple[Ints, Flags, Floats]:
     """What was known of each row's route when it left.
 
     Row numbers (N, 8) of the route's last flights landed before that moment, which of those
     exist, and the mean air time (N,) of all landed so far, NaN when there is none.
+    """
+    by_landing, first, end, mean = known(raw, rows)
+    places, present = last(first, end, SEQUENCE_LENGTH)
+    return by_landing[places], present, mean
+
+
+def last(first: Array, end: Array, length: int) -> tuple[Ints, Flags]:
+    """Places (N, length) up to before `end`, none before `first`: in its stead 0, and a False."""
+    places = end[:, np.newaxis] + np.arange(-length, 0)
+    present = places >= first[:, np.newaxis]
+    return np.where(present, places, 0), present
+
+
+def known(raw: pd.DataFrame, rows: Ints) -> tuple[Ints, Ints, Ints, Floats]:
+    """What was known of each row's route when it left, as a part of all flights by landing.
+
+    All row numbers by route and then by landing; of each row, the first place there of its route
+    and the first one that had not landed; and the mean air time of those between, or NaN.
     """
     route = pd.factorize(raw["origin"] + raw["dest"], sort=True)[0].astype(np.int64)
     landing = _landing(raw)
@@ -162,14 +196,52 @@ def landed_before(raw: pd.DataFrame, rows: Ints) -> tuple[Ints, NDArray[np.bool_
     now = raw["departure"].to_numpy(np.int64)[rows]
     first = np.searchsorted(keys, route[rows] * span)
     end = np.searchsorted(keys, route[rows] * span + now)
-    slots = end[:, np.newaxis] + np.arange(-SEQUENCE_LENGTH, 0)
-    present = slots >= first[:, np.newaxis]
-    earlier = by_landing[np.where(present, slots, 0)]
     # Sums of whole minutes are exact in any order, so the digest holds on every machine.
     total = np.concatenate([[0], np.cumsum(raw["air_time"].to_numpy(np.int64)[by_landing])])
     count = end - first
     mean = (total[end] - total[first]) / np.where(count > 0, count, 1)
-    return earlier, present, np.where(count > 0, mean, np.nan)
+    return by_landing, first, end, np.where(count > 0, mean, np.nan)
+
+
+def told(flights: pd.DataFrame) -> Floats:
+    """What a landed flight tells later ones (N, 4): air time, delay, time as sine and cosine."""
+    features = [
+        _standard(flights["air_time"].to_numpy(np.int64), TARGET_MEAN, TARGET_STD),
+        _hours_late(flights["delay"].to_numpy(np.int64)),
+        *_circle(flights["local"].to_numpy(np.int64), DAY_MINUTES),
+    ]
+    return np.stack(features, axis=-1)
+
+
+def sequence(told: Array, departure: Array, rows: Ints, earlier: Ints, present: Flags) -> Array:
+    """(N, length, 6): the earlier flights of each row, all zeros where there is none.
+
+    `told` (flights, 4) and `departure` (flights,) are looked up at `rows` (N,) and `earlier`.
+    """
+    age = departure[rows, np.newaxis] - departure[earlier]
+    features = told[earlier]
+    exists = present[..., np.newaxis]
+    columns = [
+        exists,
+        features[..., :2],
+        np.minimum(age, DAY_MINUTES)[..., np.newaxis] / DAY_MINUTES,
+        features[..., 2:],
+    ]
+    return np.concatenate(columns, axis=-1) * exists
+
+
+def static(chosen: pd.DataFrame, mean_so_far: Floats) -> Floats:
+    """The static features (N, 8) of the chosen flights."""
+    local = chosen["local"].to_numpy(np.int64)
+    features = [
+        _standard(chosen["distance"].to_numpy(np.int64), DISTANCE_MEAN, DISTANCE_STD),
+        np.isfinite(mean_so_far).astype(np.float64),
+        np.nan_to_num(_standard(mean_so_far, TARGET_MEAN, TARGET_STD), nan=0.0),
+        _hours_late(chosen["delay"].to_numpy(np.int64)),
+        *_circle(local, DAY_MINUTES),
+        *_circle(local // DAY_MINUTES, 7),
+    ]
+    return np.stack(features, axis=-1)
 
 
 def batches(
@@ -186,6 +258,11 @@ def steps_per_epoch(arrays: Mapping[str, Array], *, batch_size: int) -> int:
     return len(arrays["train_inputs"]) // batch_size
 
 
+def test_inputs(arrays: Mapping[str, Array], start: int, stop: int) -> Array:
+    """Inputs of the held-out examples from `start` to before `stop`."""
+    return arrays["test_inputs"][start:stop]
+
+
 def quality(arrays: Mapping[str, Array], outputs: NDArray[np.float32]) -> dict[str, float]:
     """Mean absolute error in minutes of the standardised outputs (N, 1)."""
     error = outputs[:, 0].astype(np.float64) - arrays["test_targets"]
@@ -198,39 +275,6 @@ def _minutes(times: pd.Series[Any]) -> Ints:
 
 def _landing(raw: pd.DataFrame) -> Ints:
     return (raw["departure"] + raw["air_time"] + TAXI_MINUTES).to_numpy(np.int64)
-
-
-def _sample(rows: Ints, sizes: Mapping[str, int], key: str) -> Ints:
-    size = check_size(sizes, key, len(rows))
-    # RandomState's stream is frozen by numpy's policy, a Generator's is not: the digest is pinned.
-    return rows[np.random.RandomState(SPLIT_SEED).permutation(len(rows))[:size]]
-
-
-def _sequence(raw: pd.DataFrame, rows: Ints, earlier: Ints) -> Floats:
-    """(N, 8, 6); the features of absent flights are those of a wrong row, for `inputs` to mask."""
-    column = {name: raw[name].to_numpy(np.int64) for name in ("departure", "air_time", "delay")}
-    age = column["departure"][rows][:, np.newaxis] - column["departure"][earlier]
-    features = [
-        np.ones(earlier.shape),
-        _standard(column["air_time"][earlier], TARGET_MEAN, TARGET_STD),
-        _hours_late(column["delay"][earlier]),
-        np.minimum(age, DAY_MINUTES) / DAY_MINUTES,
-        *_circle(raw["local"].to_numpy(np.int64)[earlier], DAY_MINUTES),
-    ]
-    return np.stack(features, axis=-1)
-
-
-def _static(chosen: pd.DataFrame, mean_so_far: Floats) -> Floats:
-    local = chosen["local"].to_numpy(np.int64)
-    features = [
-        _standard(chosen["distance"].to_numpy(np.int64), DISTANCE_MEAN, DISTANCE_STD),
-        np.isfinite(mean_so_far).astype(np.float64),
-        np.nan_to_num(_standard(mean_so_far, TARGET_MEAN, TARGET_STD), nan=0.0),
-        _hours_late(chosen["delay"].to_numpy(np.int64)),
-        *_circle(local, DAY_MINUTES),
-        *_circle(local // DAY_MINUTES, 7),
-    ]
-    return np.stack(features, axis=-1)
 
 
 def _standard(values: Ints | Floats, mean: float, std: float) -> Floats:

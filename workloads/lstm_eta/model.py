@@ -13,7 +13,7 @@ from keras import layers, ops
 from harness.workload import Scale
 
 
-def loss() -> keras.losses.Loss:
+def loss(scale: Scale) -> keras.losses.Loss:
     """Mean absolute error, in units of the target's standard deviation."""
     return keras.losses.MeanAbsoluteError()
 
@@ -24,10 +24,10 @@ def split_at(scale: Scale) -> int:
 
 
 def lstms(scale: Scale) -> list[layers.Layer]:
-    a = scale.architecture
+    units = scale.architecture.units
     return [
-        layers.LSTM(a.units, return_sequences=i < a.layers - 1, name=f"lstm{i + 1}")
-        for i in range(a.layers)
+        layers.LSTM(width, return_sequences=i < len(units) - 1, name=f"lstm{i + 1}")
+        for i, width in enumerate(units)
     ]
 
 

@@ -106,6 +106,11 @@ def steps_per_epoch(arrays: Mapping[str, Array], *, batch_size: int) -> int:
     return len(arrays["train_inputs"]) * (1 + int(arrays["negatives"])) // batch_size
 
 
+def test_inputs(arrays: Mapping[str, Array], start: int, stop: int) -> Array:
+    """Inputs of the held-out examples from `start` to before `stop`."""
+    return arrays["test_inputs"][start:stop]
+
+
 def quality(arrays: Mapping[str, Array], outputs: NDArray[np.float32]) -> dict[str, float]:
     """Ranking by column 0 of (N, 2), and the error in stars of column 1 on the held-out ratings.
 

@@ -30,7 +30,7 @@ class MultiTaskLoss(keras.losses.Loss):
         return cross_entropy + RATING_WEIGHT * rated * ops.square(predicted - rating)
 
 
-def loss() -> keras.losses.Loss:
+def loss(scale: Scale) -> keras.losses.Loss:
     """The multi-task loss, averaged over the batch."""
     return MultiTaskLoss()
 

@@ -108,8 +108,13 @@ def steps_per_epoch(arrays: Mapping[str, Array], *, batch_size: int) -> int:
     return len(arrays["train_labels"]) // batch_size
 
 
+def test_inputs(arrays: Mapping[str, Array], start: int, stop: int) -> Array:
+    """Test pictures (stop - start, 28, 28, 1)."""
+    return arrays["test_inputs"][start:stop]
+
+
 def quality(arrays: Mapping[str, Array], outputs: NDArray[np.float32]) -> dict[str, float]:
-    """Share of test pictures whose largest logit, of (N, 10), is the label's."""
+    """Share of test pictures whose largest logit, of (N, classes), is the label's."""
     correct = outputs.argmax(axis=1) == arrays["test_targets"]
     return {"top1_accuracy": float(correct.mean())}
 

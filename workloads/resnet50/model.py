@@ -19,8 +19,30 @@ MOMENTUM = 0.9
 EPSILON = 1.001e-5
 
 
-def loss() -> keras.losses.Loss:
-    """Mean cross-entropy of the logits."""
+class SmoothedCrossentropy(keras.losses.Loss):
+    """Cross-entropy with each class given an equal share of `smoothing` (Szegedy et al. 2016).
+
+    Keras has it for one-hot targets only.
+    """
+
+    def __init__(self, smoothing: float) -> None:
+        super().__init__()
+        self.smoothing = smoothing
+
+    def call(self, y_true: Any, y_pred: Any) -> Any:
+        targets = keras.ops.one_hot(
+            keras.ops.cast(y_true, "int32"), y_pred.shape[-1], dtype=y_pred.dtype
+        )
+        return keras.losses.categorical_crossentropy(
+            targets, y_pred, from_logits=True, label_smoothing=self.smoothing
+        )
+
+
+def loss(scale: Scale) -> keras.losses.Loss:
+    """Mean cross-entropy of the logits; targets are class numbers."""
+    smoothing = scale.architecture.label_smoothing
+    if smoothing:
+        return SmoothedCrossentropy(smoothing)
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 
 
@@ -31,10 +53,9 @@ def conv(filters: int, kernel: int, name: str, *, stride: int = 1) -> layers.Lay
     )
 
 
-def pad(kernel: int, stride: int, name: str) -> layers.Layer:
-    """Padding before a strided convolution; nothing otherwise."""
-    width = (kernel - 1) // 2 if stride > 1 else 0
-    return layers.ZeroPadding2D(width, name=name)
+def pad(kernel: int, stride: int, name: str) -> list[layers.Layer]:
+    """Padding before a strided convolution; no layer otherwise, which on torch would copy."""
+    return [layers.ZeroPadding2D((kernel - 1) // 2, name=name)] if stride > 1 else []
 
 
 def norm(name: str) -> layers.Layer:
@@ -62,7 +83,9 @@ class Bottleneck(layers.Layer):
     def call(self, x: Any, training: bool = False) -> Any:
         relu = keras.ops.relu
         y = relu(self.bn1(self.conv1(x), training=training))
-        y = relu(self.bn2(self.conv2(self.pad2(y)), training=training))
+        for layer in self.pad2:
+            y = layer(y)
+        y = relu(self.bn2(self.conv2(y), training=training))
         y = self.bn3(self.conv3(y), training=training)
         if self.conv0 is not None and self.bn0 is not None:
             x = self.bn0(self.conv0(x), training=training)
@@ -87,19 +110,20 @@ def block_plan(scale: Scale) -> list[tuple[int, int, bool, str]]:
 def stem(scale: Scale) -> list[layers.Layer]:
     a = scale.architecture
     first = [
-        pad(a.stem_kernel, a.stem_stride, "stem_pad"),
+        *pad(a.stem_kernel, a.stem_stride, "stem_pad"),
         conv(a.stem_filters, a.stem_kernel, "stem_conv", stride=a.stem_stride),
         norm("stem_bn"),
         relu("stem_relu"),
     ]
-    pool = [pad(3, 2, "stem_pool_pad"), layers.MaxPooling2D(3, strides=2, name="stem_pool")]
+    pool = [*pad(3, 2, "stem_pool_pad"), layers.MaxPooling2D(3, strides=2, name="stem_pool")]
     return first + (pool if a.stem_pool else [])
 
 
 def head(scale: Scale) -> list[layers.Layer]:
+    full = keras.config.floatx()  # float32, also under a mixed policy
     return [
         layers.GlobalAveragePooling2D(name="pool"),
-        layers.Dense(scale.architecture.classes, dtype="float32", name="classifier"),
+        layers.Dense(scale.architecture.classes, dtype=full, name="classifier"),
     ]
 
 
@@ -114,7 +138,8 @@ def functional(scale: Scale) -> keras.Model:
         x = layer(x)
     for width, stride, project, name in block_plan(scale):
         y = norm(f"{name}_bn1")(conv(width, 1, f"{name}_conv1")(x))
-        y = pad(3, stride, f"{name}_pad2")(relu(f"{name}_relu1")(y))
+        for layer in [relu(f"{name}_relu1"), *pad(3, stride, f"{name}_pad2")]:
+            y = layer(y)
         y = norm(f"{name}_bn2")(conv(width, 3, f"{name}_conv2", stride=stride)(y))
         y = conv(4 * width, 1, f"{name}_conv3")(relu(f"{name}_relu2")(y))
         y = norm(f"{name}_bn3")(y)

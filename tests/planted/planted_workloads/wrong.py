@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import Any
 
 from harness.workload import Workload
+from workloads.bert import WORKLOAD as BERT
 from workloads.lstm_eta import WORKLOAD as LSTM_ETA
 from workloads.recommender import WORKLOAD as RECOMMENDER
 from workloads.resnet50 import WORKLOAD as RESNET50
@@ -72,9 +73,22 @@ def bias_ignored(model: Any) -> None:
 
 def loss_summed(model: Any) -> None:
     """The batch's sum where the mean is meant."""
-    model.loss = lambda: model.MultiTaskLoss(reduction="sum")
+    model.loss = lambda scale: model.MultiTaskLoss(reduction="sum")
 
 
+def attention_written_out(model: Any) -> None:
+    """The right mathematics without the backend's own kernel."""
+    ops = model.ops
+
+    def attention(query: Any, key: Any, value: Any, mask: Any) -> Any:
+        scores = ops.einsum("bqhd,bkhd->bhqk", query, key) * query.shape[-1] ** -0.5
+        weights = ops.softmax(ops.where(mask, ops.cast(scores, "float32"), -1e9), axis=-1)
+        return ops.einsum("bhqk,bkhd->bqhd", ops.cast(weights, query.dtype), value)
+
+    ops.dot_product_attention = attention
+
+
+ATTENTION = planted("planted_attention", BERT, attention_written_out)
 EPSILON = planted("planted_epsilon", RESNET50, epsilon)
 BIAS_MISSING = planted("planted_bias_missing", LSTM_ETA, bias_missing)
 BIAS_IGNORED = planted("planted_bias_ignored", LSTM_ETA, bias_ignored)

@@ -1,15 +1,21 @@
 """A linear model on a few numbers, once for each way in which a worker can end badly."""
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import count
+from typing import Any
 
 from harness.data import digest
-from harness.workload import DataModule, Optimizer, Scale, Tolerance, Workload
+from harness.errors import DataError
+from harness.workload import Batch, DataModule, Optimizer, Scale, Tolerance, Workload
 from planted_workloads.tiny.data import arrays
 
 FAULTS = (
     "none",
     "allocation",
+    "bad_data",
+    "dropout",
     "exception",
     "exit",
     "hang",
@@ -23,12 +29,29 @@ FAULTS = (
 )
 
 
+def broken(batches: Callable[..., Iterator[Batch]]) -> Callable[..., Iterator[Batch]]:
+    """Batches for the gate and the resident ones; those of the training itself are damaged."""
+    called = count(1)
+
+    def third_fails(*arguments: Any, **named: Any) -> Iterator[Batch]:
+        found = batches(*arguments, **named)
+        if next(called) < 3:
+            yield from found
+            return
+        yield next(found)
+        raise DataError("Picture 'x.png' is damaged.")
+
+    return third_fails
+
+
 @dataclass(frozen=True)
 class Tiny(Workload):
     """Its faults are in the model module, but for a quality that is not a number."""
 
-    def data(self) -> DataModule:
-        module = super().data()
+    def data(self, scale: str) -> DataModule:
+        module = super().data(scale)
+        if self.name == "planted_bad_data":
+            module.batches = broken(module.batches)  # type: ignore[method-assign]
         if self.name == "planted_nan_quality":
             module.quality = lambda arrays, outputs: {"mean": math.nan}  # type: ignore[method-assign]
         return module
@@ -44,8 +67,6 @@ def planted(fault: str) -> Tiny:
         quality_metric="mean",
         quality_unit="",
         higher_is_better=True,
-        baseline=("nothing", 0.0),
-        optimizer=Optimizer("SGD", {"learning_rate": 0.1, "momentum": 0.5}),
         scales={
             "smoke": Scale(
                 batch_size=4,
@@ -56,10 +77,16 @@ def planted(fault: str) -> Tiny:
                 input_shape=(3,),
                 input_dtype="float32",
                 data_digest=digest(arrays()),
+                baseline=("nothing", 0.0),
                 quality_bounds=(-1e9, 1e9),
+                optimizer=Optimizer("SGD", {"learning_rate": 0.1, "momentum": 0.5}),
+                tolerances={"float32": Tolerance(loss=1e9, gradient_norm=1e9, output=1e9)},
+                parameters=8 if fault == "more_outputs" else 4,
+                gate_architecture="none" if fault == "dropout" else None,
+                forward_flops=6,
+                training_flops=12,
             )
         },
-        tolerances={"float32": Tolerance(loss=1e9, gradient_norm=1e9, output=1e9)},
         module=__name__,
     )
 

@@ -16,7 +16,12 @@ def arrays() -> dict[str, Array]:
     rng = np.random.default_rng(1)
     inputs = rng.normal(size=(16, 3)).astype(np.float32)
     targets = inputs.sum(axis=1, keepdims=True)
-    return {"inputs": inputs[:8], "targets": targets[:8], "test_inputs": inputs[8:]}
+    return {
+        "inputs": inputs[:8],
+        "targets": targets[:8],
+        "test_inputs": inputs[8:],
+        "test_targets": targets[8:],
+    }
 
 
 SOURCES = (Source("made up", (), lambda folder: None),)
@@ -36,6 +41,10 @@ def batches(
 
 def steps_per_epoch(arrays: Mapping[str, Array], *, batch_size: int) -> int:
     return len(arrays["inputs"]) // batch_size
+
+
+def test_inputs(arrays: Mapping[str, Array], start: int, stop: int) -> Array:
+    return arrays["test_inputs"][start:stop]
 
 
 def quality(arrays: Mapping[str, Array], outputs: NDArray[np.float32]) -> dict[str, float]:

@@ -19,7 +19,7 @@ from harness.workload import Scale
 FOREVER_S = 3600
 
 
-def loss() -> keras.losses.Loss:
+def loss(scale: Scale) -> keras.losses.Loss:
     return keras.losses.MeanSquaredError()
 
 
@@ -67,6 +67,8 @@ def functional(scale: Scale) -> keras.Model:
     FAULTS.get(fault, lambda: None)()
     inputs = keras.Input(scale.input_shape)
     outputs: Any = keras.layers.Dense(2 if fault == "more_outputs" else 1, name="dense")(inputs)
+    if fault == "dropout":
+        outputs = keras.layers.Dropout(0.5, seed=1)(outputs)
     if fault == "nan":
         outputs = outputs * float("nan")
     return keras.Model(inputs, outputs)
