@@ -20,7 +20,8 @@ check: .venv/installed
 
 test: check
 	$(BIN)/epochmark data fetch
-	$(BIN)/pytest
+	# By file, because tests of one file share the processes that import a framework.
+	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
 # What Epochmark itself costs: start-up of the command, and the measured step against a bare loop.
 bench-self: .venv/installed

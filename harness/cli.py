@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.errors import EpochmarkError, UsageError
+from harness.errors import EpochmarkError, UsageError, unknown
 
 if TYPE_CHECKING:
     import pandas
@@ -155,6 +155,9 @@ def run(
         int | None,
         typer.Option(min=1, help="Train only the first steps; an epoch's time is extrapolated."),
     ] = None,
+    pipeline: Annotated[
+        str | None, typer.Option(help="Input pipeline in place of the declared one.")
+    ] = None,
     weights: Annotated[
         Path | None, typer.Option(help="Published weights to start the training from.")
     ] = None,
@@ -164,6 +167,7 @@ def run(
 ) -> None:
     """Measure cells: a plan, or those that globs select. Each run is written as it ends."""
     from harness.run_command import Request, carry_out
+    from harness.workload import PIPELINES
 
     if session is not None and not resume:
         raise UsageError("--session names what to go on with; add --resume.")
@@ -171,6 +175,10 @@ def run(
         raise UsageError("--resume goes on with its session's own cells; leave out --plan, --only.")
     if resume and steps is not None:
         raise UsageError("--resume goes on with its session's own protocol; leave out --steps.")
+    if pipeline is not None and pipeline not in PIPELINES:
+        raise unknown("input pipeline", pipeline, list(PIPELINES))
+    if resume and pipeline is not None:
+        raise UsageError("--resume goes on with its session's own protocol; leave out --pipeline.")
     if not resume and plan is None and not only:
         raise UsageError(
             "Nothing to run. Name a plan with --plan quick, or cells with --only GLOB."
@@ -186,6 +194,7 @@ def run(
         order_seed=order_seed,
         timeout_s=timeout,
         train_steps=steps or 0,
+        pipeline=pipeline or "",
         weights=weights,
     )
     accounted, all_ok = carry_out(request, typer.echo)

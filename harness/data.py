@@ -10,13 +10,12 @@ import hashlib
 import json
 import re
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from harness.cache import cache_folder
 from harness.downloads import Download
@@ -132,13 +131,6 @@ def check_size(sizes: Mapping[str, int], key: str, available: int) -> int:
     if not 0 < sizes[key] <= available:
         raise ValueError(f"{key} is {sizes[key]}, expected 1 to {available}, all that there are")
     return sizes[key]
-
-
-def shuffled(count: int, *, batch_size: int, seed: int, epoch: int) -> Iterator[NDArray[np.int64]]:
-    """Indices of one epoch's full batches; the remainder is dropped."""
-    order = np.random.default_rng([seed, epoch]).permutation(count)
-    for start in range(0, count - batch_size + 1, batch_size):
-        yield order[start : start + batch_size]
 
 
 def _short(reason: str) -> str:

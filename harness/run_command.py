@@ -36,6 +36,7 @@ class Request:
     order_seed: int
     timeout_s: float
     train_steps: int = 0
+    pipeline: str = ""
     weights: Path | None = None
 
 
@@ -99,6 +100,7 @@ def _start(request: Request, extras: runner.Extras, listen: runner.Listener, say
             Protocol(),
             timeout_s=request.timeout_s,
             train_steps=request.train_steps,
+            pipeline=request.pipeline,
             weights_digest=runner.digest_of(request.weights),
         ),
     )

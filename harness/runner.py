@@ -281,7 +281,8 @@ def replay_command(cell: Cell, protocol: Protocol) -> str:
     """The command that measures the cell again; FILE stands for weights, whose path is no fact."""
     steps = f" --steps {protocol.train_steps}" if protocol.train_steps else ""
     weights = " --weights FILE" if protocol.weights_digest else ""
-    return f"epochmark run --only {shlex.quote(cell.id)}{steps}{weights}"
+    pipeline = f" --pipeline {protocol.pipeline}" if protocol.pipeline else ""
+    return f"epochmark run --only {shlex.quote(cell.id)}{steps}{pipeline}{weights}"
 
 
 def _measured(blank: Run, cell: Cell, extras: Extras) -> Run:

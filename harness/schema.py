@@ -1,6 +1,7 @@
 """The record of a run: one frozen dataclass tree, which is the schema of every results file.
 
 Format history, newest first:
+3 (2026-11): the choice of an input pipeline (`Protocol.pipeline`).
 2 (2026-11): a step budget (`Protocol.train_steps`, `Epoch.epoch_steps`), published weights
     (`Protocol.weights_digest`), FLOPs and the peak they are held against, `Gate.update_norm`,
     `Run.quality_target`.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 STATUSES = (
     "ok",
@@ -53,6 +54,7 @@ class Protocol:
     `reference` stops where the gate would judge, to make the reference it judges by.
     `train_steps` ends the training after that many steps of its first epoch (0: whole epochs, as
     declared). `weights_digest` is of the file that training started from (empty: from the seed).
+    `pipeline` replaces the declared kind of input pipeline (empty: as declared).
     """
 
     gate_steps: int = 3
@@ -68,6 +70,7 @@ class Protocol:
     stop_after: str = ""
     train_steps: int = 0
     weights_digest: str = ""
+    pipeline: str = ""
 
 
 @dataclass(frozen=True)

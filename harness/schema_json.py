@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from pydantic import TypeAdapter
 
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
-    1: lambda fields: fields,  # version 2 only adds fields that have a default
+    # Versions 2 and 3 only add fields that have a default.
+    1: lambda fields: fields,
+    2: lambda fields: fields,
 }
 """For each older schema version, what turns its line into one of the next version."""
 

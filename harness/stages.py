@@ -10,9 +10,9 @@ from __future__ import annotations
 import gc
 import math
 import random
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, replace
-from itertools import cycle, islice
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from harness import data, gate, paths, weights
 from harness.backends import Trainer, backend
+from harness.batches import Batches, Rows
 from harness.cells import Cell
 from harness.clock import Stopwatch, now
 from harness.errors import EpochmarkError, WorkerError
@@ -56,6 +57,8 @@ class Measurement:
         self.scale = workload.scales[job.cell.scale]
         training = job.cell.phase == "train"
         self.batch_size = self.scale.batch_size if training else self.scale.eval_batch_size
+        declared = self.scale.pipeline
+        self.pipeline = replace(declared, kind=job.protocol.pipeline or declared.kind)
         self.watch = Stopwatch()
         self.samples = Samples()
         self.memory = Memory()
@@ -198,7 +201,7 @@ class Measurement:
             self._first_inference()
             self._note_paths(self.placed_inputs)
         else:
-            placed = self.trainer.place(next(self._batches(0)))
+            placed = self.trainer.place(self._batches(0)[0])
             loss = self.trainer.loss(self._first_step(placed))
             if not math.isfinite(loss):
                 raise WorkerError("nan", f"the loss of the first step is {loss}")
@@ -244,7 +247,7 @@ class Measurement:
     def _gate_training(self) -> gate.Figures:
         reader = gate.GradientReader(self.optimizer)
         updates = gate.UpdateReader(self.model.trainable_variables)
-        placed = self.gate_batch = self.trainer.place(next(self._batches(0, seed=gate.SEED)))
+        placed = self.gate_batch = self.trainer.place(self._batches(0, seed=gate.SEED)[0])
         steps: list[tuple[float, float, float]] = []
         self.skipped = 0
         result = self._first_step(placed)
@@ -323,7 +326,7 @@ class Measurement:
 
     # -- steady, train, infer ---------------------------------------------------------------
 
-    def _batches(self, epoch: int, *, seed: int | None = None) -> Any:
+    def _batches(self, epoch: int, *, seed: int | None = None) -> Batches:
         return self.data.batches(
             self.arrays,
             batch_size=self.scale.batch_size,
@@ -333,7 +336,7 @@ class Measurement:
 
     def _steady(self) -> None:
         self.enter("steady")
-        placed = cycle([self.trainer.place(b) for b in islice(self._batches(0), RESIDENT_BATCHES)])
+        placed = cycle([self.trainer.place(b) for b in self._batches(0).first(RESIDENT_BATCHES)])
         steady = measure_steady(
             lambda: self.trainer.step(next(placed)), self.trainer.synchronise, self.job.protocol
         )
@@ -347,13 +350,19 @@ class Measurement:
 
     def _train(self) -> None:
         self.enter("train")
-        steps = self.data.steps_per_epoch(self.arrays, batch_size=self.scale.batch_size)
+        from harness.backends import pipelines  # it imports Keras
+
+        # Before any clock: tf_data's first use imports TensorFlow.
+        pipelines.opened(self.pipeline, self._batches(0).first(1))
+        self.numerics["input_pipeline"] = self.pipeline.kind
+        self.numerics["input_workers"] = str(self.pipeline.workers)
         if self.job.protocol.train_steps:
-            self._train_first_steps(min(steps, self.job.protocol.train_steps), steps)
+            self._train_first_steps(self.job.protocol.train_steps)
             return
         for epoch in range(self.scale.epochs):
             began = now()
-            loss = self._fit(self._batches(epoch), steps)
+            batches = self._batches(epoch)
+            loss = self._fit(batches)
             trained = now()
             if not math.isfinite(loss):
                 raise WorkerError("nan", f"the mean loss of epoch {epoch + 1} is {loss}")
@@ -362,7 +371,7 @@ class Measurement:
                 if not math.isfinite(value):
                     raise WorkerError("nan", f"{name} is {value} after epoch {epoch + 1}")
             done = Epoch(
-                steps=steps,
+                steps=len(batches),
                 train_s=trained - began,
                 evaluation_s=now() - trained,
                 loss=loss,
@@ -371,25 +380,28 @@ class Measurement:
             self.samples = replace(self.samples, epochs=(*self.samples.epochs, done))
             if self._at_target(quality[self.workload.quality_metric]):
                 break
-        self._note_loss_scale(steps * len(self.samples.epochs))
+        self._note_loss_scale(sum(epoch.steps for epoch in self.samples.epochs))
         self._check_quality()
 
-    def _fit(self, batches: Iterable[Batch], steps: int) -> float:
+    def _fit(self, batches: Batches) -> float:
         """The mean loss of an epoch; what is wrong with its data is told in its own words.
 
-        TensorFlow runs the pipeline in threads of its own and hides where an error came from.
+        Pipelines run in threads of their own and hide where an error came from.
         """
+        from harness.backends import pipelines  # it imports Keras
+
         failed: list[EpochmarkError] = []
 
-        def watched() -> Iterator[Batch]:
+        def watched(number: int, rows: Rows) -> Batch:
             try:
-                yield from batches
+                return batches.make(number, rows)
             except EpochmarkError as error:
                 failed.append(error)
                 raise
 
         try:
-            return self.trainer.fit_epoch(watched(), steps)
+            dataset = pipelines.opened(self.pipeline, replace(batches, make=watched))
+            return self.trainer.fit_epoch(dataset)
         except Exception:
             if failed:
                 raise failed[0] from None
@@ -400,23 +412,25 @@ class Measurement:
         better = self.workload.higher_is_better
         return target is not None and reaches(quality, target, higher_is_better=better)
 
-    def _train_first_steps(self, steps: int, whole: int) -> None:
+    def _train_first_steps(self, steps: int) -> None:
         """The first steps of one epoch; so little training has no quality to speak of."""
         began = now()
-        loss = self._fit(islice(self._batches(0), steps), steps)
+        epoch = self._batches(0)
+        batches = epoch.first(steps)
+        loss = self._fit(batches)
         trained = now()
         if not math.isfinite(loss):
-            raise WorkerError("nan", f"the mean loss of the first {steps} steps is {loss}")
+            raise WorkerError("nan", f"the mean loss of the first {len(batches)} steps is {loss}")
         done = Epoch(
-            steps=steps,
+            steps=len(batches),
             train_s=trained - began,
             evaluation_s=None,
             loss=loss,
             quality={},
-            epoch_steps=whole,
+            epoch_steps=len(epoch),
         )
         self.samples = replace(self.samples, epochs=(done,))
-        self._note_loss_scale(steps)
+        self._note_loss_scale(len(batches))
 
     def _predict(self) -> NDArray[np.float32]:
         """Outputs for all held-out inputs, in batches of one size; the last one is padded."""

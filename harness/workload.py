@@ -7,7 +7,7 @@ the last two by name, and imports `model` only inside a worker.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
 from pathlib import Path
@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+    from harness.batches import Batches
 
     Array = NDArray[Any]
     Batch = tuple[Array, Array]
@@ -45,6 +47,21 @@ class Optimizer:
     arguments: Mapping[str, float]
     schedule: Schedule | None = None
     undecayed: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """How training batches get to the step: `kind` is one of `PIPELINES`.
+
+    `pydataset` with one worker makes a batch when the loop asks for it, in the loop's own thread;
+    but TensorFlow reads ahead in one of its own. Several workers, and `tf_data`, read ahead.
+    """
+
+    kind: str = "pydataset"
+    workers: int = 1
+
+
+PIPELINES = ("pydataset", "tf_data")
 
 
 @dataclass(frozen=True)
@@ -93,6 +110,7 @@ class Scale:
     training_flops: int
     reduced: str = ""
     data: str = "data"
+    pipeline: Pipeline = Pipeline()
     gate_architecture: Any = None
     quality_target: float | None = None
 
@@ -156,11 +174,8 @@ class DataModule(Protocol):
 
     def batches(
         self, arrays: Mapping[str, Array], *, batch_size: int, seed: int, epoch: int
-    ) -> Iterator[Batch]:
+    ) -> Batches:
         """The epoch's training batches, shuffled by seed and epoch, all of full size."""
-
-    def steps_per_epoch(self, arrays: Mapping[str, Array], *, batch_size: int) -> int:
-        """How many batches `batches` yields."""
 
     def test_inputs(self, arrays: Mapping[str, Array], start: int, stop: int) -> Array:
         """The model's inputs of the held-out examples from `start` to before `stop`, or the end."""

@@ -17,12 +17,13 @@ from numpy.typing import NDArray
 
 from harness import gate, weights
 from harness.backends import backend
+from harness.batches import Batches, Rows
 from harness.cells import BACKENDS, Cell
 from harness.environment import cpu_count
 from harness.registry import workloads
 from harness.schema import Protocol
 from harness.stages import Job, Measurement
-from harness.workload import Array, Workload
+from harness.workload import PIPELINES, Array, Batch, Pipeline, Workload
 
 STYLES = ("sequential", "functional", "subclassing")
 EXAMPLES = 8
@@ -34,7 +35,9 @@ def main() -> None:
     numerics = framework.configure("float32", cpu_count())
     seen = {w.name: contract(w, name, numerics) for w in workloads().values()}
     frameworks = [other for other in BACKENDS if other in sys.modules]
-    print(json.dumps({"workloads": seen, "frameworks": frameworks}))
+    # Last: under every backend tf_data imports TensorFlow.
+    fed = {kind: epochs_through(kind, framework) for kind in PIPELINES}
+    print(json.dumps({"workloads": seen, "frameworks": frameworks, "pipelines": fed}))
 
 
 def contract(workload: Workload, backend_name: str, numerics: dict[str, str]) -> dict[str, Any]:
@@ -150,6 +153,45 @@ def dtype(tensor: Any) -> str:
     return str(keras.backend.standardize_dtype(tensor.dtype))
 
 
+# Input pipelines
+
+
+def epochs_through(kind: str, framework: Any) -> dict[str, Any]:
+    """Mean losses of an epoch by style and number of workers, and the batches that were made."""
+    from harness.backends import pipelines
+
+    made: list[int] = []
+
+    def make(number: int, rows: Rows) -> Batch:
+        made.append(number)
+        inputs = np.float32(number + 1) * np.ones((len(rows), 3), np.float32)
+        return inputs, inputs[:, :1] ** 2
+
+    batches = Batches(np.arange(10).reshape(5, 2), make)
+    losses = {
+        f"{style}, {workers} workers": fitted(
+            framework, style, pipelines.opened(Pipeline(kind, workers), batches)
+        )
+        for style in ("fit", "loop")
+        for workers in (1, 2)
+    }
+    return {"losses": losses, "made": sorted(set(made))}
+
+
+def fitted(framework: Any, style: str, dataset: Any) -> float:
+    """The mean loss of an epoch of plain gradient descent from weights of one."""
+    import keras
+
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(1, kernel_initializer="ones")])
+    optimizer = keras.optimizers.SGD(1e-3)
+    loss = keras.losses.MeanSquaredError()
+    if style == "loop":
+        optimizer.build(model.trainable_variables)
+        return float(framework.loop_trainer(model, loss, optimizer).fit_epoch(dataset))
+    model.compile(optimizer, loss, jit_compile=False)
+    return float(framework.fit_trainer(model).fit_epoch(dataset))
+
+
 # One step of `fit` and one of the custom loop
 
 
@@ -187,7 +229,7 @@ def one_step(
     variables = weights.of(run.model)
     keys = weights.keys(variables)
     before = dict(zip(keys, weights.snapshot(variables), strict=True))
-    result = run.trainer.step(run.trainer.place(next(run._batches(0, seed=gate.SEED))))
+    result = run.trainer.step(run.trainer.place(run._batches(0, seed=gate.SEED)[0]))
     run.trainer.synchronise(result)
     loss = run.trainer.loss(result)
     run.trainer.pull()

@@ -78,7 +78,7 @@ def targets(workload: Workload) -> Array:
     """Real targets of the smallest data set: those of the other scales have the same form."""
     scale = next(iter(workload.scales))
     arrays = data.load(workload, scale).arrays
-    _, found = next(workload.data(scale).batches(arrays, batch_size=EXAMPLES, seed=0, epoch=0))
+    _, found = workload.data(scale).batches(arrays, batch_size=EXAMPLES, seed=0, epoch=0)[0]
     return found
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import combinations
 from pathlib import Path
@@ -21,6 +21,7 @@ from harness import data
 from harness.cells import BACKENDS, PRECISIONS, Cell
 from harness.environment import worker_environment
 from harness.registry import workloads
+from harness.workload import PIPELINES
 from tests.workers import GATE_CELLS, gate_of
 
 pytestmark = pytest.mark.frameworks
@@ -44,7 +45,10 @@ def seen(backend: str) -> Mapping[str, Any]:
     done = subprocess.run(
         [sys.executable, "-m", "tests.contract_child", backend],
         cwd=ROOT,
-        env=worker_environment(backend=backend, device="cpu"),
+        # What is computed counts here, not how fast; on jax compiling takes most of the time.
+        env=worker_environment(backend=backend, device="cpu") | {
+            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"
+        },
         capture_output=True,
         text=True,
         check=False,
@@ -167,6 +171,40 @@ def test_a_mixed_policy_is_really_in_force(
     assert set(found["heads"].values()) == {"float32"}
     assert found["variables"] == ["float32"]
     assert found["output"] == "float32"
+
+
+# Input pipelines
+
+
+@each_backend
+@pytest.mark.parametrize("kind", PIPELINES)
+def test_a_pipeline_gives_every_batch_once_and_in_order(backend: str, kind: str) -> None:
+    """Gradient descent on batches of different values: any other order gives another loss.
+
+    Keras 3.15 looks at a PyDataset's first batch before it trains, and with several workers hands
+    it over last (jax and torch).
+    """
+    found = seen(backend)["pipelines"][kind]
+    assert found["made"] == list(range(5))
+    in_order, first_last = descended([0, 1, 2, 3, 4]), descended([1, 2, 3, 4, 0])
+    assert first_last != pytest.approx(in_order, rel=1e-3)
+    keras_reorders = kind == "pydataset" and backend != "tensorflow"
+    expected = dict.fromkeys(found["losses"], in_order) | (
+        {"fit, 2 workers": first_last} if keras_reorders else {}
+    )
+    assert len(expected) == 4
+    assert found["losses"] == pytest.approx(expected, rel=1e-5)
+
+
+def descended(order: Iterable[int]) -> float:
+    """What `contract_child.fitted` computes, in numpy."""
+    kernel, bias, losses = np.ones(3), 0.0, []
+    for number in order:
+        value = number + 1.0
+        error = value * kernel.sum() + bias - value**2
+        losses.append(error**2)
+        kernel, bias = kernel - 2e-3 * error * value, bias - 2e-3 * error
+    return float(np.mean(losses))
 
 
 # Through real workers

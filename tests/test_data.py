@@ -457,7 +457,11 @@ def test_batches_are_full_typed_and_shuffled_by_seed_and_epoch(
         return list(module.batches(arrays, batch_size=8, seed=seed, epoch=epoch))
 
     first = epoch(0, 0)
-    assert len(first) == module.steps_per_epoch(arrays, batch_size=8)
+    batches = module.batches(arrays, batch_size=8, seed=0, epoch=0)
+    assert len(first) == len(batches) > 0
+    # A pipeline reads by number, in any order and more than once.
+    for number in reversed(range(len(batches))):
+        assert all(map(np.array_equal, batches[number], first[number]))
     for inputs, targets in first:
         assert inputs.shape == (8, *arrays["test_inputs"].shape[1:])
         assert targets.shape == (8, *arrays["test_targets"].shape[1:])

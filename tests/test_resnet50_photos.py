@@ -261,7 +261,9 @@ def test_batches_follow_seed_and_epoch(arrays: dict[str, Array]) -> None:
 
     assert epoch(0, 0) == epoch(0, 0)
     assert len({epoch(0, 0), epoch(0, 1), epoch(1, 0)}) == 3
-    assert photos.steps_per_epoch(arrays, batch_size=5) == 2
+    batches = photos.batches(arrays, batch_size=5, seed=0, epoch=0)
+    assert len(batches) == 2
+    assert pickle.dumps([batches[1], batches[0]][::-1]) == epoch(0, 0)
 
 
 def test_test_inputs_are_the_middles_of_the_photos_asked_for(arrays: dict[str, Array]) -> None:

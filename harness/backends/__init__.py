@@ -7,7 +7,7 @@ hand-written function of the backend.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -34,8 +34,8 @@ class Trainer(Protocol):
     def loss(self, result: Any) -> float:
         """The step's loss on its batch, unscaled."""
 
-    def fit_epoch(self, batches: Iterable[Batch], steps: int) -> float:
-        """Train on the batches through the style's own loop; returns the mean loss."""
+    def fit_epoch(self, dataset: Any) -> float:
+        """Train on a data set of `pipelines` through the style's own loop; the mean loss."""
 
     def place_inputs(self, inputs: Array) -> Any:
         """Inputs on the device, in the form that `infer` takes."""

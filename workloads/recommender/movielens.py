@@ -10,14 +10,15 @@ batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.data import Source, shuffled
+from harness.batches import Batches, Rows, shuffled
+from harness.data import Source
 from harness.localdata import LocalFolder
 from harness.workload import Array, Batch
 from workloads.recommender.data import CUTOFF, NO_RATING, SEED
@@ -131,9 +132,7 @@ def _candidates(user: Ints, item: Ints, last: Ints, sizes: Mapping[str, int]) ->
     return found
 
 
-def batches(
-    arrays: Mapping[str, Array], *, batch_size: int, seed: int, epoch: int
-) -> Iterator[Batch]:
+def batches(arrays: Mapping[str, Array], *, batch_size: int, seed: int, epoch: int) -> Batches:
     """Inputs (batch, 2) of user and item; targets (batch, 2) of observed (1 or 0) and rating.
 
     Every epoch has all training ratings, each with fresh films that its user did not rate there.
@@ -141,14 +140,17 @@ def batches(
     items, group = int(arrays["items"]), 1 + int(arrays["negatives"])
     user, item, halves = _observed(arrays)
     keys = user * np.int64(items) + item  # sorted, as the ratings are
-    random = np.random.default_rng([seed, epoch, NEGATIVES])
-    for rows in shuffled(len(item) * group, batch_size=batch_size, seed=seed, epoch=epoch):
+
+    def make(number: int, rows: Rows) -> Batch:
         rating, place = np.divmod(rows, group)
         drawn = place > 0
+        random = np.random.default_rng([seed, epoch, NEGATIVES, number])
         inputs = np.stack([user[rating], item[rating]], axis=1).astype(np.int32)
         inputs[drawn, 1] = unrated(inputs[drawn, 0], keys, items, random)
         targets = np.stack([~drawn, np.where(drawn, NO_RATING, scaled(halves[rating]))], axis=1)
-        yield inputs, targets.astype(np.float32)
+        return inputs, targets.astype(np.float32)
+
+    return shuffled(len(item) * group, make, batch_size=batch_size, seed=seed, epoch=epoch)
 
 
 def _observed(arrays: Mapping[str, Array]) -> tuple[Array, Array, Array]:
@@ -178,11 +180,6 @@ def contains(keys: Ints, wanted: Ints) -> NDArray[np.bool_]:
 def scaled(halves: NDArray[np.uint8]) -> NDArray[np.float32]:
     """Half a star to five stars as 0 to 1."""
     return (halves.astype(np.float32) - 1) / np.float32(MOST_HALVES - 1)
-
-
-def steps_per_epoch(arrays: Mapping[str, Array], *, batch_size: int) -> int:
-    """Full batches in the training ratings and their negatives."""
-    return len(arrays["train_items"]) * (1 + int(arrays["negatives"])) // batch_size
 
 
 def test_inputs(arrays: Mapping[str, Array], start: int, stop: int) -> Array:

@@ -7,17 +7,17 @@ rows. What stays small is how many different rows are ever touched: nobody has t
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import numpy as np
 import pandas as pd
 
+from harness.batches import Batches, Rows
 from harness.workload import Array, Batch
 from workloads.recommender import data
 
 SOURCES = data.SOURCES
 quality = data.quality
-steps_per_epoch = data.steps_per_epoch
 
 
 def prepare(raw: pd.DataFrame, sizes: Mapping[str, int]) -> dict[str, Array]:
@@ -38,15 +38,18 @@ def _rows(sizes: Mapping[str, int], table: str, count: int) -> data.Ids:
     return drawn[:count].astype(np.int32)
 
 
-def batches(
-    arrays: Mapping[str, Array], *, batch_size: int, seed: int, epoch: int
-) -> Iterator[Batch]:
+def batches(arrays: Mapping[str, Array], *, batch_size: int, seed: int, epoch: int) -> Batches:
     """Inputs (batch, 2) of user and item rows; targets (batch, 2) of observed and rating.
 
     Negatives are drawn among the films that exist, not among all rows of the table.
     """
-    for pairs, targets in data.batches(arrays, batch_size=batch_size, seed=seed, epoch=epoch):
-        yield _spread(arrays, pairs), targets
+    small = data.batches(arrays, batch_size=batch_size, seed=seed, epoch=epoch)
+
+    def make(number: int, rows: Rows) -> Batch:
+        pairs, targets = small.make(number, rows)
+        return _spread(arrays, pairs), targets
+
+    return Batches(small.rows, make)
 
 
 def test_inputs(arrays: Mapping[str, Array], start: int, stop: int) -> Array:

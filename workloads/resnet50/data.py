@@ -6,13 +6,14 @@ Training pictures are cached as bytes and normalised batch by batch, as a real p
 from __future__ import annotations
 
 import gzip
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.data import Source, check_size, shuffled
+from harness.batches import Batches, Rows, shuffled
+from harness.data import Source, check_size
 from harness.downloads import DebianPackage, KerasDataset
 from harness.workload import Array, Batch
 
@@ -94,18 +95,14 @@ def normalise(images: NDArray[np.uint8]) -> NDArray[np.float32]:
     return _NORMALISED[images][..., np.newaxis]
 
 
-def batches(
-    arrays: Mapping[str, Array], *, batch_size: int, seed: int, epoch: int
-) -> Iterator[Batch]:
+def batches(arrays: Mapping[str, Array], *, batch_size: int, seed: int, epoch: int) -> Batches:
     """Inputs (batch, 28, 28, 1) and labels (batch,)."""
     images, labels = arrays["train_images"], arrays["train_labels"]
-    for rows in shuffled(len(labels), batch_size=batch_size, seed=seed, epoch=epoch):
-        yield normalise(images[rows]), labels[rows]
 
+    def make(number: int, rows: Rows) -> Batch:
+        return normalise(images[rows]), labels[rows]
 
-def steps_per_epoch(arrays: Mapping[str, Array], *, batch_size: int) -> int:
-    """Full batches in the training examples."""
-    return len(arrays["train_labels"]) // batch_size
+    return shuffled(len(labels), make, batch_size=batch_size, seed=seed, epoch=epoch)
 
 
 def test_inputs(arrays: Mapping[str, Array], start: int, stop: int) -> Array:

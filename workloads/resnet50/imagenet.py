@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,13 +19,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.data import Source, shuffled
+from harness.batches import Batches, Rows, shuffled
+from harness.data import Source
 from harness.errors import DataError
 from harness.localdata import LocalFolder, data_folder
 from harness.workload import Array, Batch
 from workloads.resnet50 import tfrecords
 from workloads.resnet50.data import quality as quality
-from workloads.resnet50.data import steps_per_epoch as steps_per_epoch
 
 SIDE = 224
 RESIZED = 256  # the short side in evaluation, before the middle is cut out
@@ -235,20 +235,21 @@ def normalise(image: Image.Image) -> NDArray[np.float32]:
     return (pixels - PIXEL_MEAN) / PIXEL_STD
 
 
-def batches(
-    arrays: Mapping[str, Array], *, batch_size: int, seed: int, epoch: int
-) -> Iterator[Batch]:
+def batches(arrays: Mapping[str, Array], *, batch_size: int, seed: int, epoch: int) -> Batches:
     """Inputs (batch, 224, 224, 3), cropped and mirrored at random, and labels (batch,)."""
     root = data_folder()
     labels = arrays["train_labels"]
-    for rows in shuffled(len(labels), batch_size=batch_size, seed=seed, epoch=epoch):
+
+    def make(number: int, rows: Rows) -> Batch:
         inputs = np.empty((batch_size, SIDE, SIDE, 3), np.float32)
         for place, row in zip(inputs, rows, strict=True):
             # By row, so that a picture's crop does not depend on the batch it is in.
             random = np.random.default_rng([seed, epoch, AUGMENTATION, row])
             image = picture(root, name_of(arrays, "train", row))
             place[...] = normalise(augmented(image, random))
-        yield inputs, labels[rows]
+        return inputs, labels[rows]
+
+    return shuffled(len(labels), make, batch_size=batch_size, seed=seed, epoch=epoch)
 
 
 def test_inputs(arrays: Mapping[str, Array], start: int, stop: int) -> Array:

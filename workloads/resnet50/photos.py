@@ -7,7 +7,7 @@ batch by batch, as a real pipeline would.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,11 +15,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from harness.data import Source, check_size, shuffled
+from harness.batches import Batches, Rows, shuffled
+from harness.data import Source, check_size
 from harness.downloads import PypiPackage
 from harness.workload import Array, Batch
 from workloads.resnet50.data import quality as quality
-from workloads.resnet50.data import steps_per_epoch as steps_per_epoch
 
 KINDS = ("mono", "poly")  # crystalline; their places are the labels
 PHOTO_SIDE = 300
@@ -128,20 +128,21 @@ def _inputs(photos: Sequence[NDArray[np.uint8]]) -> NDArray[np.float32]:
     return inputs
 
 
-def batches(
-    arrays: Mapping[str, Array], *, batch_size: int, seed: int, epoch: int
-) -> Iterator[Batch]:
+def batches(arrays: Mapping[str, Array], *, batch_size: int, seed: int, epoch: int) -> Batches:
     """Inputs (batch, 224, 224, 3), cropped and mirrored at random, and labels (batch,)."""
-    draw = np.random.default_rng([seed, epoch, AUGMENTATION])
     labels = arrays["train_labels"]
-    for rows in shuffled(len(labels), batch_size=batch_size, seed=seed, epoch=epoch):
+
+    def make(number: int, rows: Rows) -> Batch:
+        draw = np.random.default_rng([seed, epoch, AUGMENTATION, number])
         corners = draw.integers(0, PHOTO_SIDE - SIDE, size=(batch_size, 2), endpoint=True)
         mirrored = draw.integers(2, size=batch_size)
         photos = [
             _crop(_photo(arrays, "train", row), top, left)[:, :: -1 if mirror else 1]
             for row, (top, left), mirror in zip(rows, corners, mirrored, strict=True)
         ]
-        yield _inputs(photos), labels[rows]
+        return _inputs(photos), labels[rows]
+
+    return shuffled(len(labels), make, batch_size=batch_size, seed=seed, epoch=epoch)
 
 
 def test_inputs(arrays: Mapping[str, Array], start: int, stop: int) -> Array:

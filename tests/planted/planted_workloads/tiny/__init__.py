@@ -1,11 +1,12 @@
 """A linear model on a few numbers, once for each way in which a worker can end badly."""
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import count
 from typing import Any
 
+from harness.batches import Batches, Rows
 from harness.data import digest
 from harness.errors import DataError
 from harness.workload import Batch, DataModule, Optimizer, Scale, Tolerance, Workload
@@ -29,19 +30,23 @@ FAULTS = (
 )
 
 
-def broken(batches: Callable[..., Iterator[Batch]]) -> Callable[..., Iterator[Batch]]:
+def broken(batches: Callable[..., Batches]) -> Callable[..., Batches]:
     """Batches for the gate and the resident ones; those of the training itself are damaged."""
     called = count(1)
 
-    def third_fails(*arguments: Any, **named: Any) -> Iterator[Batch]:
+    def damaged(*arguments: Any, **named: Any) -> Batches:
         found = batches(*arguments, **named)
         if next(called) < 3:
-            yield from found
-            return
-        yield next(found)
-        raise DataError("Picture 'x.png' is damaged.")
+            return found
 
-    return third_fails
+        def make(number: int, rows: Rows) -> Batch:
+            if number:
+                raise DataError("Picture 'x.png' is damaged.")
+            return found.make(number, rows)
+
+        return Batches(found.rows, make)
+
+    return damaged
 
 
 @dataclass(frozen=True)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.batches import Batches
 from harness.data import Source
-from harness.workload import Array, Batch
+from harness.workload import Array
 
 
 def arrays() -> dict[str, Array]:
@@ -31,16 +32,10 @@ def prepare(raw: Any, sizes: Mapping[str, int]) -> dict[str, Array]:
     return arrays()
 
 
-def batches(
-    arrays: Mapping[str, Array], *, batch_size: int, seed: int, epoch: int
-) -> Iterator[Batch]:
-    for start in range(0, len(arrays["inputs"]), batch_size):
-        chosen = slice(start, start + batch_size)
-        yield arrays["inputs"][chosen], arrays["targets"][chosen]
-
-
-def steps_per_epoch(arrays: Mapping[str, Array], *, batch_size: int) -> int:
-    return len(arrays["inputs"]) // batch_size
+def batches(arrays: Mapping[str, Array], *, batch_size: int, seed: int, epoch: int) -> Batches:
+    inputs, targets = arrays["inputs"], arrays["targets"]
+    rows = np.arange(len(inputs)).reshape(-1, batch_size)
+    return Batches(rows, lambda number, chosen: (inputs[chosen], targets[chosen]))
 
 
 def test_inputs(arrays: Mapping[str, Array], start: int, stop: int) -> Array:
