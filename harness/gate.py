@@ -55,7 +55,11 @@ def set_weights(model: Any, workload: Workload) -> None:
 
     def value(key: str, shape: tuple[int, ...]) -> Array:
         return weights.for_gate(
-            key, shape, seed=SEED, rules=workload.initializers, gain=workload.gate_gain
+            key,
+            shape,
+            seed=SEED,
+            rules=workload.initializers,
+            factors=workload.gate_factors,
         )
 
     weights.assign(weights.of(model), value)

@@ -211,7 +211,7 @@ class Measurement:
     def _compile_and_gate(self, stage: str) -> None:
         self.enter(stage)
         gate.set_weights(self.model, self.workload)
-        self._scale_learning_rate(self.workload.gate_gain**2)
+        self._scale_learning_rate(self.scale.gate_rate)
         self.trainer.push()
         training = self.job.cell.phase == "train"
         figures = self._gate_training() if training else self._gate_inference()

@@ -108,26 +108,32 @@ def initial(key: str, shape: tuple[int, ...], *, seed: int, rules: Mapping[str, 
 
 
 def for_gate(
-    key: str, shape: tuple[int, ...], *, seed: int, rules: Mapping[str, str], gain: float
+    key: str,
+    shape: tuple[int, ...],
+    *,
+    seed: int,
+    rules: Mapping[str, str],
+    factors: Mapping[str, float],
 ) -> Array:
     """The equality gate's value of the weight: every bias, scale and statistic is a real number.
 
-    With zero biases and unit scales a missing one would change nothing, and with activations of
-    unit size an epsilon would be invisible; `gain` shrinks convolution kernels for the latter.
+    With zero biases and unit scales a missing one would change nothing. `factors` multiply the
+    weights whose key they match.
     """
     rng = _generator(key, seed)
     name = key.rpartition("/")[2]
     if name in ("bias", "beta"):
         value = rng.normal(0.0, 0.2, shape)
     elif name == "moving_mean":
-        value = rng.normal(0.0, 0.1 * gain, shape)
+        value = rng.normal(0.0, 0.1, shape)
     elif name == "gamma":
         value = rng.uniform(0.7, 1.3, shape)
     elif name == "moving_variance":
-        value = rng.uniform(0.5, 1.5, shape) * gain**2
+        value = rng.uniform(0.5, 1.5, shape)
     else:
         value = initial(key, shape, seed=seed, rules=rules)
-        value = value * gain if len(shape) == 4 else value
+    for pattern, factor in factors.items():
+        value = value * factor if re.search(pattern, key) else value
     return np.asarray(value, dtype=np.float32)
 
 

@@ -88,6 +88,8 @@ class Scale:
     end something is wrong, also when the result is too good.
     `tolerances` of the equality gate are per precision. `gate_architecture` replaces the
     architecture in the gate where that one draws at random: dropout differs between backends.
+    `gate_rate` is the gate's learning rate as a share of the declared one: steps so long that the
+    loss is no longer nearly linear along them would magnify rounding to a difference.
     `parameters` counts what is trained. FLOPs are of one example, 2 per multiply-add, of matrix
     products and convolutions only; the workload's README derives them. Training stops after the
     epoch that reaches `quality_target`.
@@ -112,6 +114,7 @@ class Scale:
     data: str = "data"
     pipeline: Pipeline = Pipeline()
     gate_architecture: Any = None
+    gate_rate: float = 1.0
     quality_target: float | None = None
 
 
@@ -120,8 +123,8 @@ class Workload:
     """The declaration of a workload.
 
     `version` reads Major.Minor.Patch: results under the same Major.Minor are comparable.
-    `gate_gain` scales the convolution kernels of the equality gate's weights: small activations
-    make the epsilon of a normalisation visible. `checkpoint` names the module that reads published
+    `gate_factors` multiply the equality gate's weights, by regular expressions on their keys: small
+    activations make the epsilon of a normalisation visible. `checkpoint` names the module that reads published
     weights; empty where there is none. `fast_paths` are the kinds of layers whose kernels the
     record tells (`harness.paths`).
     """
@@ -136,10 +139,10 @@ class Workload:
     scales: Mapping[str, Scale]
     module: str
     quality_title: str = ""
-    gate_gain: float = 1.0
     checkpoint: str = ""
     fast_paths: tuple[str, ...] = ()
     initializers: Mapping[str, str] = field(default_factory=dict)
+    gate_factors: Mapping[str, float] = field(default_factory=dict)
 
     def data(self, scale: str) -> DataModule:
         """The module that loads the scale's data; imports no framework."""

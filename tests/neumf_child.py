@@ -37,7 +37,7 @@ def main() -> None:
 @cache
 def drawn(key: str, shape: tuple[int, ...]) -> Array:
     """The same for both networks: no bias is zero."""
-    return weights.for_gate(key, shape, seed=SEED, rules=WORKLOAD.initializers, gain=1.0)
+    return weights.for_gate(key, shape, seed=SEED, rules=WORKLOAD.initializers, factors={})
 
 
 def batch() -> tuple[Array, Array]:

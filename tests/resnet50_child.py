@@ -36,7 +36,7 @@ def main() -> None:
 
 def drawn(key: str, shape: tuple[int, ...]) -> Array:
     """The same for both networks: every bias, scale and statistic away from 0 and 1."""
-    return weights.for_gate(key, shape, seed=SEED, rules=WORKLOAD.initializers, gain=1.0)
+    return weights.for_gate(key, shape, seed=SEED, rules=WORKLOAD.initializers, factors={})
 
 
 def images() -> Array:

@@ -46,9 +46,8 @@ def seen(backend: str) -> Mapping[str, Any]:
         [sys.executable, "-m", "tests.contract_child", backend],
         cwd=ROOT,
         # What is computed counts here, not how fast; on jax compiling takes most of the time.
-        env=worker_environment(backend=backend, device="cpu") | {
-            "JAX_DISABLE_MOST_OPTIMIZATIONS": "1"
-        },
+        env=worker_environment(backend=backend, device="cpu")
+        | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
         capture_output=True,
         text=True,
         check=False,

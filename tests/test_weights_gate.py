@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
 from typing import Any
@@ -165,8 +165,8 @@ def test_a_weight_that_no_rule_knows_is_told() -> None:
     )
 
 
-def for_gate(key: str, shape: tuple[int, ...], gain: float = 1.0) -> Array:
-    return weights.for_gate(key, shape, seed=gate.SEED, rules={}, gain=gain)
+def for_gate(key: str, shape: tuple[int, ...], factors: Mapping[str, float] | None = None) -> Array:
+    return weights.for_gate(key, shape, seed=gate.SEED, rules={}, factors=factors or {})
 
 
 @pytest.mark.parametrize("name", ["bias", "beta", "gamma", "moving_mean", "moving_variance"])
@@ -180,18 +180,17 @@ def test_in_the_gate_no_bias_scale_or_statistic_is_neutral(name: str) -> None:
         assert value.std() > 0.05
 
 
-def test_in_the_gate_normalised_activations_are_small_by_the_gain() -> None:
-    """So that an epsilon shows: convolutions by the gain, their variance by its square."""
-    for key, shape, power in [
-        ("conv/kernel", (3, 3, 8, 8), 1),
-        ("bn/moving_mean", (50,), 1),
-        ("bn/moving_variance", (50,), 2),
-        ("bn/gamma", (50,), 0),
-        ("bn/beta", (50,), 0),
-        ("dense/kernel", (8, 8), 0),
+def test_the_declared_factors_multiply_the_weights_whose_keys_they_match() -> None:
+    factors = {r"conv\w*/kernel$": 0.03, r"_bn3/gamma$": 0.25, r"^a_bn3/gamma$": 2.0}
+    for key, shape, factor in [
+        ("a_conv1/kernel", (3, 3, 8, 8), 0.03),
+        ("b_bn3/gamma", (50,), 0.25),
+        ("a_bn3/gamma", (50,), 0.5),
+        ("a_bn3/beta", (50,), 1.0),
+        ("dense/kernel", (8, 8), 1.0),
     ]:
-        expected = for_gate(key, shape) * 0.03**power
-        np.testing.assert_allclose(for_gate(key, shape, gain=0.03), expected, rtol=1e-5)
+        expected = for_gate(key, shape) * factor
+        np.testing.assert_allclose(for_gate(key, shape, factors), expected, rtol=1e-5)
 
 
 # Gradients, recovered from the optimiser
