@@ -222,6 +222,40 @@ def show(
 
 
 @app.command()
+def compare(
+    baseline: Annotated[str, typer.Argument(help="Session, results file, commit or cell glob.")],
+    contender: Annotated[str, typer.Argument(help="What is held against it, named likewise.")],
+    metric: Annotated[str, typer.Option(help="A metric of `epochmark metrics`.")] = "step_time_s",
+    across: Annotated[
+        list[str] | None,
+        typer.Option(help="A key that may differ: version, batch, machine, protocol, numerics."),
+    ] = None,
+    session: Annotated[
+        str | None, typer.Option(help="Take globs and commits from this session or file alone.")
+    ] = None,
+    only: Only = None,
+    output: Format = Output.table,
+    results: Results = RESULTS,
+) -> None:
+    """Compare two sets of runs cell by cell: ratio, interval, and a verdict."""
+    from harness.compare_command import compared
+
+    text, broken = compared(
+        results,
+        baseline,
+        contender,
+        metric=metric,
+        across=across or (),
+        only=only or (),
+        session=session,
+        output=output.value,
+    )
+    typer.echo(text)
+    if broken:
+        raise typer.Exit(1)
+
+
+@app.command()
 def export(
     path: Annotated[Path, typer.Argument(help="The file to write.")],
     to: Annotated[ExportFormat, typer.Option("--to", help="Its format.")] = ExportFormat.csv,
@@ -268,7 +302,10 @@ def data_fetch(
     force: Annotated[bool, typer.Option("--force", help="Fetch again.")] = False,
 ) -> None:
     """Fetch the workloads' data into the cache, from the first source that gives it."""
+    import os
+
     from harness import data
+    from harness.localdata import VARIABLE
     from harness.registry import workload, workloads
 
     def say(text: str) -> None:
@@ -277,6 +314,9 @@ def data_fetch(
     for name in names or list(workloads()):
         declared = workload(name)
         for scale in declared.scales:
+            if declared.scales[scale].owned and not os.environ.get(VARIABLE):
+                typer.echo(f"{name}/{scale}: left out, {VARIABLE} names no folder of your own data")
+                continue
             loaded = data.fetch(declared, scale, force=force, log=say)
             typer.echo(f"{name}/{scale}: {loaded.source}, digest {loaded.digest[:16]}")
 

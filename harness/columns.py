@@ -73,6 +73,7 @@ TEXTS: dict[str, Callable[[Run], str]] = {
     "protocol": lambda run: _protocol_digest(run.protocol),
     "warmup_outcome": lambda run: run.samples.warmup_outcome,
     "gate_outcome": lambda run: run.gate.outcome,
+    "numerics": lambda run: json.dumps(run.numerics, sort_keys=True),
     "data_source": lambda run: run.data.source if run.data else "",
     "quality_metric": lambda run: run.quality_metric,
     "price": _price("id"),

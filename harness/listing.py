@@ -43,12 +43,17 @@ def _table(rows: Sequence[dict[str, str]]) -> str:
 def data_table() -> str:
     """One line per workload and scale: what the cache holds and where it came from."""
     from harness import data
+    from harness.localdata import VARIABLE
     from harness.registry import workloads
 
     lines = []
     for workload in workloads().values():
-        for scale in workload.scales:
+        for scale, declared in workload.scales.items():
             state = data.status(workload, scale)
+            if declared.owned and state.state == "missing":
+                where = f"yours to bring in the folder that {VARIABLE} names"
+                lines.append(f"{workload.name}/{scale}: {where}; its README says how")
+                continue
             size = f", {state.size_bytes / 2**20:.1f} MiB" if state.size_bytes else ""
             origin = f" from {state.source}{size}" if state.source else ""
             digest = f", digest {state.digest[:16]}" if state.digest else ""

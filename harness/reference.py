@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import asdict
 from importlib.resources import files
 from pathlib import Path
 
@@ -21,10 +22,28 @@ BACKEND = "jax"
 
 def make_reference(workload: Workload, *, backend: str = BACKEND) -> Path:
     """Write `reference.json` into the workload's folder; returns its path."""
-    stored = {scale: _figures(workload, scale, backend) for scale in workload.scales}
+    stored = {
+        scale: _figures(workload, scale, backend)
+        for scale, declared in workload.scales.items()
+        if not declared.gate_scale
+    }
     path = Path(str(files(workload.module).joinpath("reference.json")))
     path.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
     return path
+
+
+def dependencies(workload: Workload, scale: str) -> dict[str, object]:
+    """What the figures depend on beside weights and data; when it changes they are of no use."""
+    found = workload.scales[scale]
+    values = {
+        "architecture": asdict(found.gate_architecture or found.architecture),
+        "optimizer": asdict(found.optimizer),
+        "batch_size": found.batch_size,
+        "gate_rate": found.gate_rate,
+        "gate_factors": dict(workload.gate_factors),
+    }
+    as_stored: dict[str, object] = json.loads(json.dumps(values))
+    return as_stored
 
 
 def _figures(workload: Workload, scale: str, backend: str) -> dict[str, object]:
@@ -43,5 +62,6 @@ def _figures(workload: Workload, scale: str, backend: str) -> dict[str, object]:
         "made_with": {name: packages[name] for name in ("keras", backend) if name in packages},
         "workload_version": workload.version,
         "data_digest": workload.scales[scale].data_digest,
+        "declared": dependencies(workload, scale),
         **figures,
     }

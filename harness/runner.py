@@ -126,7 +126,9 @@ def prepare_data(cells: Sequence[Cell], log: Callable[[str], None]) -> None:
 
     A data set that cannot be had is left to its cells, which end as `unavailable`.
     """
-    wanted = {(cell.workload, cell.scale) for cell in cells if support(cell).runs}
+    runnable = [cell for cell in cells if support(cell).runs]
+    wanted = {(cell.workload, cell.scale) for cell in runnable}
+    wanted |= {(name, workload(name).scales[scale].gate_scale or scale) for name, scale in wanted}
     for name, scale in sorted(wanted):
         try:
             data.fetch(workload(name), scale, log=log)

@@ -19,7 +19,7 @@ from harness.cells import AXES
 from harness.columns import FLAGS, INTEGERS, NUMBERS
 from harness.metrics import METRICS
 from harness.registry import workloads
-from harness.summary import footnotes, reasons, summary
+from harness.summary import INTERVAL, footnotes, reasons, summary
 from harness.units import ABSENT, formatted, seconds
 
 USUAL = (
@@ -96,7 +96,7 @@ def _escaped(text: str) -> str:
 
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Strict JSON knows no NaN: what is absent, an empty text too, is null."""
-    plain = {*NUMBERS, *INTEGERS, *FLAGS, "altered", "n"}
+    plain = {*NUMBERS, *INTEGERS, *INTERVAL, *FLAGS, "altered", "n"}
     columns: dict[str, list[Any]] = {}
     for name in rows.columns:
         present = rows[name].notna() if name in plain else rows[name] != ""
@@ -114,15 +114,21 @@ def _printed(rows: pd.DataFrame, *, wide: bool) -> _Printed:
     metrics = [name for name in wanted if rows[name].notna().any()]
     numbers = reasons(rows)
     replicated = bool((rows["n"] > 1).any())
+    intervals = bool(rows[INTERVAL[0]].notna().any())
     body = []
     for _, row in rows.iterrows():
         texts = [str(row[name]) for name in labels]
         body.append(
-            ([*texts, _status(row, numbers, replicated=replicated)], _figures(row, metrics, wide))
+            (
+                [*texts, _status(row, numbers, replicated=replicated)],
+                _figures(row, metrics, intervals=intervals, wide=wide),
+            )
         )
     titles = ["examples/s" if name.startswith("thr") else METRICS[name].title for name in metrics]
-    if wide and "step_time_s" in metrics:
-        titles.insert(metrics.index("step_time_s") + 1, "step p10 to p90")
+    if "step_time_s" in metrics:
+        more = ["95 % interval"] * intervals + ["step p10 to p90"] * wide
+        place = metrics.index("step_time_s") + 1
+        titles[place:place] = more
     return _Printed(
         title=", ".join(f"{_words(name)} {rows[name].iloc[0]}" for name in shared),
         labels=[*map(_words, labels), "status"],
@@ -158,7 +164,7 @@ def _status(row: pd.Series[Any], numbers: dict[str, int], *, replicated: bool) -
     return " ".join(parts + marks)
 
 
-def _figures(row: pd.Series[Any], metrics: list[str], wide: bool) -> list[str]:
+def _figures(row: pd.Series[Any], metrics: list[str], *, intervals: bool, wide: bool) -> list[str]:
     unit, title = _quality_form(str(row["workload"]), str(row["quality_metric"]))
     figures = []
     for name in metrics:
@@ -166,13 +172,14 @@ def _figures(row: pd.Series[Any], metrics: list[str], wide: bool) -> list[str]:
         if name == "quality" and text != ABSENT:
             text = f"{title} {text}"
         figures.append(text)
-        if wide and name == "step_time_s":
-            figures.append(_spread(row))
+        if name == "step_time_s":
+            figures += [_span(row, *INTERVAL)] * intervals
+            figures += [_span(row, "step_time_p10_s", "step_time_p90_s")] * wide
     return figures
 
 
-def _spread(row: pd.Series[Any]) -> str:
-    low, high = row["step_time_p10_s"], row["step_time_p90_s"]
+def _span(row: pd.Series[Any], lower: str, upper: str) -> str:
+    low, high = row[lower], row[upper]
     return ABSENT if low != low else f"{seconds(low)} to {seconds(high)}"
 
 

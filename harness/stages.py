@@ -84,7 +84,7 @@ class Measurement:
     def run(self) -> None:
         """Every stage of the cell's phase, in order."""
         self._load()
-        if self.scale.gate_architecture is None:
+        if self.scale.gate_architecture is None and not self.scale.gate_scale:
             self._build(self.scale)
             self._compile_and_gate("compile")
         else:
@@ -102,12 +102,18 @@ class Measurement:
 
     def _load(self) -> None:
         self.enter("data")
-        self.data = self.workload.data(self.job.cell.scale)
-        loaded = data.load(self.workload, self.job.cell.scale)
-        self.arrays = loaded.arrays
+        loaded = self._open(self.job.cell.scale)
         self.origin = DataOrigin(source=loaded.source, digest=loaded.digest)
         if self.job.weights:
             self.published = self.workload.published(Path(self.job.weights), self.scale)
+
+    def _open(self, scale: str) -> data.Loaded:
+        """Make the scale's declaration and data the ones that batches are made of."""
+        loaded = data.load(self.workload, scale)
+        self.scale = self.workload.scales[scale]
+        self.data = self.workload.data(scale)
+        self.arrays = loaded.arrays
+        return loaded
 
     def _build(self, scale: Scale, *, stage: str = "build") -> None:
         self.enter(stage)
@@ -180,16 +186,21 @@ class Measurement:
 
         Nor are gradients clipped: every norm would be the bound, and none would tell a fault.
         """
+        borrowed = self.scale.gate_scale
+        if borrowed:
+            self._open(borrowed)
         declared = self.scale.optimizer
         arguments = {k: v for k, v in declared.arguments.items() if k != "global_clipnorm"}
         twin = replace(
             self.scale,
-            architecture=self.scale.gate_architecture,
+            architecture=self.scale.gate_architecture or self.scale.architecture,
             optimizer=replace(declared, arguments=arguments),
         )
         self._build(twin, stage="gate")
         self._compile_and_gate("gate")
         del self.model, self.optimizer, self.trainer, self.initial_optimizer, self.placed_inputs
+        if borrowed:
+            self._open(self.job.cell.scale)
         gc.collect()
         reset_peak()
 
@@ -284,7 +295,8 @@ class Measurement:
         for name, values in asdict(figures).items():
             if not all(map(math.isfinite, values)):
                 raise WorkerError("nan", f"the gate's {name.replace('_', ' ')} is not finite")
-        expected = gate.reference(self.workload, self.job.cell.scale)
+        named = self.workload.scales[self.job.cell.scale].gate_scale or self.job.cell.scale
+        expected = gate.reference(self.workload, named)
         tolerance = self.scale.tolerances[self.job.cell.precision]
         judged = gate.judge(figures, expected, tolerance)
         self.gate = replace(judged, skipped_steps=getattr(self, "skipped", 0))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import nan
 from typing import Any
 
 import pandas as pd
@@ -15,6 +16,9 @@ NO_PRICE = (
     "No price was chosen, so there is no cost. Choose one with --price ID (`epochmark prices` "
     "lists them) or [tool.epochmark] price in pyproject.toml."
 )
+INTERVAL = ("step_time_low_s", "step_time_high_s")
+"""The columns of a row's 95 % interval; absent (NaN) where there is one process."""
+
 _ORDER = (*SCALES, *PHASES, *BACKENDS, *PRECISIONS, *API_STYLES)
 _OF_ONE_RUN = ["run", "replicate", "seed", "file"]
 
@@ -33,6 +37,9 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     rows = groups.first().drop(columns=_OF_ONE_RUN)
     numbers = list(NUMBERS)
     rows[numbers] = groups[numbers].median()
+    ends = [_interval(values) for _, values in groups["step_time_s"]]
+    for place, name in enumerate(INTERVAL):
+        rows[name] = [pair[place] for pair in ends]
     for mark in ("contended", "altered", "extrapolated"):
         rows[mark] = groups[mark].any()
     rows.insert(0, "n", groups.size())
@@ -40,6 +47,16 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     ranks = [_rank(row) for _, row in rows.iterrows()]
     order = sorted(range(len(rows)), key=ranks.__getitem__)
     return rows.iloc[order].reset_index(drop=True)
+
+
+def _interval(values: pd.Series[float]) -> tuple[float, float]:
+    """Where the cell's typical process lies (`harness.statistics`)."""
+    present = values.dropna().tolist()
+    if len(present) < 2:
+        return nan, nan
+    from harness.statistics import interval  # scipy takes a while to import
+
+    return interval(present) or (nan, nan)
 
 
 def _rank(row: pd.Series[Any]) -> tuple[Any, ...]:
@@ -62,6 +79,11 @@ def footnotes(rows: pd.DataFrame, *, shows_cost: bool) -> list[str]:
         notes.append("Each row is one process; how processes differ was not measured.")
     else:
         notes.append("n counts the processes of a row; its numbers are their medians.")
+        if rows[INTERVAL[0]].notna().any():
+            notes.append(
+                "The 95 % interval is of the typical process, from how the processes of the row "
+                "differ. `epochmark compare` tells whether two rows do."
+            )
     if rows["contended"].any():
         notes.append("* Other processes used the machine meanwhile; these rows are not ranked.")
     if rows["altered"].any():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 
 from harness.cells import Cell
+from harness.localdata import VARIABLE
 from harness.probes import cuda_devices
 from harness.registry import workloads
 
@@ -57,6 +59,8 @@ def _unavailable(cell: Cell) -> str:
     for module in (cell.backend, "keras"):
         if not _installed(module):
             return f"no package {module} in this environment"
+    if workloads()[cell.workload].scales[cell.scale].owned and not os.environ.get(VARIABLE):
+        return f"no {VARIABLE}, the folder of data that only its owner has"
     if cell.device == "gpu":
         return "no measuring on GPUs yet" if cuda_devices() else "no CUDA device"
     if cell.device == "tpu":

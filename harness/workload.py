@@ -83,11 +83,13 @@ class Scale:
     `input_shape` and `input_dtype` describe one example of the single packed input.
     `data_digest` pins the prepared arrays, so that any source gives the same data; it is empty
     where only its owner has the data: then the digest is recorded, not checked.
-    `baseline` is a trivial predictor on the held-out data, with its quality.
+    `baseline` is a trivial predictor on the held-out data, with its quality where that is known.
     `quality_bounds` are the accepted ends of the quality metric after `epochs`; outside either
     end something is wrong, also when the result is too good.
     `tolerances` of the equality gate are per precision. `gate_architecture` replaces the
     architecture in the gate where that one draws at random: dropout differs between backends.
+    `gate_scale` names the scale whose data, batch and reference the gate takes, where this one's
+    data is its owner's alone; both have one architecture.
     `gate_rate` is the gate's learning rate as a share of the declared one: steps so long that the
     loss is no longer nearly linear along them would magnify rounding to a difference.
     `parameters` counts what is trained. FLOPs are of one example, 2 per multiply-add, of matrix
@@ -103,7 +105,7 @@ class Scale:
     input_shape: tuple[int, ...]
     input_dtype: str
     data_digest: str
-    baseline: tuple[str, float]
+    baseline: tuple[str, float | None]
     quality_bounds: tuple[float, float]
     optimizer: Optimizer
     tolerances: Mapping[str, Tolerance]
@@ -114,8 +116,14 @@ class Scale:
     data: str = "data"
     pipeline: Pipeline = Pipeline()
     gate_architecture: Any = None
+    gate_scale: str = ""
     gate_rate: float = 1.0
     quality_target: float | None = None
+
+    @property
+    def owned(self) -> bool:
+        """Whether only its owner has the data, in the folder that EPOCHMARK_DATA names."""
+        return bool(self.gate_scale)
 
 
 @dataclass(frozen=True)
@@ -124,9 +132,9 @@ class Workload:
 
     `version` reads Major.Minor.Patch: results under the same Major.Minor are comparable.
     `gate_factors` multiply the equality gate's weights, by regular expressions on their keys: small
-    activations make the epsilon of a normalisation visible. `checkpoint` names the module that reads published
-    weights; empty where there is none. `fast_paths` are the kinds of layers whose kernels the
-    record tells (`harness.paths`).
+    activations make the epsilon of a normalisation visible. `checkpoint` names the module that
+    reads published weights; empty where there is none. `fast_paths` are the kinds of layers whose
+    kernels the record tells (`harness.paths`).
     """
 
     name: str

@@ -43,7 +43,9 @@ def main() -> None:
     count, probes = {"jax": (on_jax, jax_probes), "torch": (on_torch, torch_probes)}[name]
     found: dict[str, Any] = {}
     for workload in workloads().values():
-        for scale in workload.scales:
+        for scale, declared in workload.scales.items():
+            if declared.owned:
+                continue
             for style in styles(workload, scale):
                 found["/".join((workload.name, scale, style))] = count(
                     network(workload, scale, style)

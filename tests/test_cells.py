@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 
+from harness import registry
 from harness import support as support_module
 from harness.cells import API_STYLES, AXES, BACKENDS, Cell, all_cells, parse_cell, select
 from harness.errors import UsageError
@@ -19,7 +21,8 @@ SHAPE = "workload/scale/phase/backend/precision/api_style/device"
 
 @pytest.fixture(autouse=True)
 def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine with all packages and no accelerator, whatever this one has."""
+    """A machine with all packages and no accelerator or own data, whatever this one has."""
+    monkeypatch.delenv("EPOCHMARK_DATA", raising=False)
     monkeypatch.setattr(support_module, "cuda_devices", lambda: ())
     monkeypatch.setattr(support_module, "_installed", lambda module: True)
 
@@ -180,9 +183,50 @@ def test_every_cell_that_cannot_run_has_a_reason_and_no_other_has_one() -> None:
         assert not possible.reason.endswith(".")
 
 
-def test_a_scale_that_is_not_declared_is_unsupported() -> None:
+def test_a_scale_that_is_not_declared_is_unsupported(monkeypatch: pytest.MonkeyPatch) -> None:
+    bert = registry.workload("bert")
+    small = replace(bert, scales={"smoke": bert.scales["smoke"]})
+    monkeypatch.setattr(support_module, "workloads", lambda: {"bert": small})
     missing = Support("unsupported", "no scale full in the declaration of bert")
     assert support(cell(CELL.replace("smoke", "full"))) == missing
+
+
+def test_full_scale_runs_where_a_folder_of_ones_own_data_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    full = [c for c in all_cells(WORKLOADS) if (c.scale, c.device) == ("full", "cpu")]
+    full = [c for c in full if c.precision != "tensorfloat32"]
+    reason = "no EPOCHMARK_DATA, the folder of data that only its owner has"
+    assert {support(c) for c in full} == {Support("unavailable", reason)}
+    monkeypatch.setenv("EPOCHMARK_DATA", "data")
+    assert {support(c) for c in full} == {Support("supported")}
+
+
+@pytest.mark.parametrize("name", WORKLOADS)
+def test_full_is_the_network_of_standard_on_other_data(name: str) -> None:
+    """So that the gate may judge it by the reference and the data of standard."""
+    scales = registry.workload(name).scales
+    standard, full = scales["standard"], scales["full"]
+    assert [scale for scale, declared in scales.items() if declared.owned] == ["full"]
+    assert full.gate_scale == "standard"
+    for same in (
+        "architecture",
+        "gate_architecture",
+        "input_shape",
+        "input_dtype",
+        "parameters",
+        "forward_flops",
+        "training_flops",
+        "tolerances",
+    ):
+        assert getattr(full, same) == getattr(standard, same)
+    assert (full.data, full.data_digest) != (standard.data, standard.data_digest)
+    # The steps of a schedule follow from the examples, the batch and the epochs.
+    schedule = full.optimizer.schedule
+    if schedule is not None:
+        steps = full.epochs * (full.sizes["train_examples"] // full.batch_size)
+        assert schedule.total_steps == steps
+        assert 0 < schedule.warmup_steps <= steps // 10
 
 
 def test_a_cuda_device_does_not_yet_make_a_gpu_cell_run(monkeypatch: pytest.MonkeyPatch) -> None:

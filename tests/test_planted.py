@@ -14,8 +14,10 @@ from harness.cache import cache_folder
 from harness.cells import Cell
 from harness.child import Ended
 from harness.clock import now
+from harness.metrics import derive
 from harness.registry import workload
 from harness.schema import Protocol
+from tests.records import make_run
 from tests.workers import (
     GATE_CELLS,
     GATE_ONLY,
@@ -85,6 +87,29 @@ def test_the_gate_of_a_model_with_dropout_sees_its_twin_without(phase: str) -> N
         first, other = plain.report.samples.epochs[0], dropped.report.samples.epochs[0]
         assert first.loss != other.loss, "what is trained has dropout"
         assert dropped.report.samples.first_step_s is not None
+
+
+@pytest.mark.usefixtures("planted_data")
+def test_data_that_only_its_owner_has_is_gated_on_another_scales() -> None:
+    """The figures are those of the scale whose reference it is; trained is on its own data."""
+    data.fetch(planted_workload("tiny:BORROWED"), "standard")
+    plain, borrowed = ended("none"), ended("borrowed")
+    assert (borrowed.status, borrowed.reason) == ("ok", "")
+    assert plain.report is not None
+    assert borrowed.report is not None
+    assert borrowed.report.gate == plain.report.gate
+    assert borrowed.report.data != plain.report.data
+    (own,), (other,) = plain.report.samples.epochs, borrowed.report.samples.epochs
+    assert own.loss != other.loss
+
+
+@pytest.mark.usefixtures("planted_data")
+@pytest.mark.parametrize("backend", ["jax", "tensorflow", "torch"])
+def test_a_pipeline_that_is_the_limit_shows_in_the_input_wait(backend: str) -> None:
+    found = run(tiny("slow_data", backend=backend), SHORT)
+    assert found.report is not None, found.reason
+    measured = make_run(samples=found.report.samples, quality_metric="mean")
+    assert derive(measured)["input_wait_fraction"] > 0.5
 
 
 @pytest.mark.usefixtures("planted_data")

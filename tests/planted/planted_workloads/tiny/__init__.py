@@ -1,8 +1,9 @@
 """A linear model on a few numbers, once for each way in which a worker can end badly."""
 
 import math
+import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any
 
@@ -16,6 +17,7 @@ FAULTS = (
     "none",
     "allocation",
     "bad_data",
+    "borrowed",
     "dropout",
     "exception",
     "exit",
@@ -27,7 +29,9 @@ FAULTS = (
     "nan_quality",
     "sigkill",
     "sigsegv",
+    "slow_data",
 )
+SLOW_S = 0.2
 
 
 def broken(batches: Callable[..., Batches]) -> Callable[..., Batches]:
@@ -49,6 +53,21 @@ def broken(batches: Callable[..., Batches]) -> Callable[..., Batches]:
     return damaged
 
 
+def slow(batches: Callable[..., Batches]) -> Callable[..., Batches]:
+    """Batches that take far longer to make than to train on."""
+
+    def slowly(*arguments: Any, **named: Any) -> Batches:
+        found = batches(*arguments, **named)
+
+        def make(number: int, rows: Rows) -> Batch:
+            time.sleep(SLOW_S)
+            return found.make(number, rows)
+
+        return Batches(found.rows, make)
+
+    return slowly
+
+
 @dataclass(frozen=True)
 class Tiny(Workload):
     """Its faults are in the model module, but for a quality that is not a number."""
@@ -57,6 +76,8 @@ class Tiny(Workload):
         module = super().data(scale)
         if self.name == "planted_bad_data":
             module.batches = broken(module.batches)  # type: ignore[method-assign]
+        if self.name == "planted_slow_data":
+            module.batches = slow(module.batches)  # type: ignore[method-assign]
         if self.name == "planted_nan_quality":
             module.quality = lambda arrays, outputs: {"mean": math.nan}  # type: ignore[method-assign]
         return module
@@ -64,6 +85,28 @@ class Tiny(Workload):
 
 def planted(fault: str) -> Tiny:
     """The workload whose model module does what the fault's name says."""
+    smoke = Scale(
+        batch_size=4,
+        eval_batch_size=8,
+        epochs=1,
+        sizes={},
+        architecture=fault,
+        input_shape=(3,),
+        input_dtype="float32",
+        data_digest=digest(arrays()),
+        baseline=("nothing", 0.0),
+        quality_bounds=(-1e9, 1e9),
+        optimizer=Optimizer("SGD", {"learning_rate": 0.1, "momentum": 0.5}),
+        tolerances={"float32": Tolerance(loss=1e9, gradient_norm=1e9, output=1e9)},
+        parameters=8 if fault == "more_outputs" else 4,
+        gate_architecture="none" if fault == "dropout" else None,
+        forward_flops=6,
+        training_flops=12,
+    )
+    scales = {"smoke": smoke}
+    if fault == "borrowed":
+        own = replace(smoke, data="other", data_digest="", gate_scale="standard")
+        scales = {"smoke": own, "standard": smoke}
     return Tiny(
         name=f"planted_{fault}",
         version="1.0.0",
@@ -72,26 +115,7 @@ def planted(fault: str) -> Tiny:
         quality_metric="mean",
         quality_unit="",
         higher_is_better=True,
-        scales={
-            "smoke": Scale(
-                batch_size=4,
-                eval_batch_size=8,
-                epochs=1,
-                sizes={},
-                architecture=fault,
-                input_shape=(3,),
-                input_dtype="float32",
-                data_digest=digest(arrays()),
-                baseline=("nothing", 0.0),
-                quality_bounds=(-1e9, 1e9),
-                optimizer=Optimizer("SGD", {"learning_rate": 0.1, "momentum": 0.5}),
-                tolerances={"float32": Tolerance(loss=1e9, gradient_norm=1e9, output=1e9)},
-                parameters=8 if fault == "more_outputs" else 4,
-                gate_architecture="none" if fault == "dropout" else None,
-                forward_flops=6,
-                training_flops=12,
-            )
-        },
+        scales=scales,
         module=__name__,
     )
 

@@ -1,0 +1,199 @@
+"""What `epochmark compare` does: finds the two sides in the results, compares, prints."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+import pandas as pd
+
+from harness.cells import AXES
+from harness.compare import Comparison, Row, compare
+from harness.errors import UsageError
+from harness.metrics import METRICS
+from harness.registry import workloads
+from harness.selection import matching
+from harness.statistics import POWER, Difference
+from harness.table import Table, load_table
+from harness.units import digits, formatted
+
+COMMIT = re.compile(r"[0-9a-f]{7,40}")
+WIDTH = 100
+
+
+def compared(
+    results: Path,
+    baseline: str,
+    contender: str,
+    *,
+    metric: str,
+    across: Sequence[str],
+    only: Sequence[str],
+    session: str | None,
+    output: str,
+) -> tuple[str, int]:
+    """The comparison as text, and how many lines or files of the results were broken."""
+    sides = [side(results, name, session=session) for name in (baseline, contender)]
+    frames = [matching(found.frame, only, list(workloads())) for found in sides]
+    found = compare(*frames, metric=metric, across=across)
+    broken = max(part.broken for part in sides)
+    return {"table": text, "json": as_json, "csv": as_csv}[output](found), broken
+
+
+def side(results: Path, name: str, *, session: str | None = None) -> Table:
+    """The runs that a name means: a glob on cells, a commit, else a session or results file.
+
+    With `session`, globs and commits select from that session or file alone; without, the latest
+    session of each of a glob's cells counts, as in `epochmark show`.
+    Raises UsageError when the name means nothing.
+    """
+    among = [session] if session else []
+    if not Path(name).suffix and ("*" in name or name.count("/") == len(AXES) - 1):
+        whole = load_table(results, among)
+        runs = matching(whole.frame, [name], list(workloads()))
+        return Table(_latest(runs), whole.notices, whole.broken)
+    if COMMIT.fullmatch(name):
+        whole = load_table(results, among)
+        runs = whole.frame[whole.frame["suite_commit"].astype(str).str.startswith(name)]
+        if runs.empty:
+            raise UsageError(f"No result was measured at commit {name!r}.")
+        return Table(runs, whole.notices, whole.broken)
+    return load_table(results, [name])
+
+
+def _latest(runs: pd.DataFrame) -> pd.DataFrame:
+    point = ["machine", "cell", "batch_size"]
+    newest = runs.drop_duplicates(point, keep="last")[[*point, "session"]]
+    return runs.merge(newest, on=[*point, "session"], how="inner")
+
+
+# Printing
+
+
+def text(found: Comparison) -> str:
+    """A table of cells, then what it says as a whole and what must be known about it."""
+    level = f"{100 * (1 - found.alpha_per_cell()):.4g} % interval"
+    head = ["cell", "baseline", "contender", "ratio", level, "verdict", "finds"]
+    body = [_line(found, row) for row in found.rows]
+    widths = [max(len(line[place]) for line in [head, *body]) for place in range(len(head))]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in [head, ["-" * width for width in widths], *body]
+    ]
+    notes = [part for note in _notes(found) for part in wrap(note, WIDTH, break_on_hyphens=False)]
+    title = f"{METRICS[found.metric].title.capitalize()}, contender to baseline"
+    return "\n".join([title, "", *lines, "", *notes])
+
+
+def _line(found: Comparison, row: Row) -> list[str]:
+    values = [formatted(found.metric, value) for value in (row.baseline, row.contender)]
+    ratio = interval = finds = ""
+    if row.difference is not None:
+        alpha = found.alpha_per_cell()
+        ratio = _ratio(row.difference.ratio())
+        interval = " to ".join(map(_ratio, row.difference.interval(alpha)))
+        finds = _percent(row.difference.detectable(alpha))
+    return [row.cell, *values, ratio, interval, row.verdict, finds]
+
+
+def _notes(found: Comparison) -> list[str]:
+    notes = []
+    if found.mean is not None:
+        low, high = map(_ratio, found.mean.interval(found.alpha))
+        judged = sum(row.difference is not None for row in found.rows)
+        level = f"{100 * (1 - found.alpha):g} % interval"
+        notes.append(
+            f"Geometric mean over {_cells(judged)}: {_ratio(found.mean.ratio())} "
+            f"({level} {low} to {high})."
+        )
+        notes.append(
+            "Intervals are corrected for the number of cells: where nothing differs, one "
+            f"comparison in {1 / found.alpha:g} gives a false alarm. 'finds' is the slowdown that "
+            f"would be found in {100 * POWER:g} % of attempts."
+        )
+    if any("one process" in row.verdict for row in found.rows):
+        notes.append(
+            "One process tells nothing about the next one: measure with --replicates 5 or more."
+        )
+    if found.left_out:
+        notes.append(
+            f"{found.left_out} runs are left out, on both sides by one rule: not ok, beside other "
+            f"work on the machine, changed by hand, or without {found.metric}."
+        )
+    for name, cells in (("baseline", found.only_baseline), ("contender", found.only_contender)):
+        if cells:
+            notes.append(f"Only the {name} has {_cells(len(cells))}: {', '.join(cells)}.")
+    return notes
+
+
+def _cells(count: int) -> str:
+    return f"{count} cell{'s' if count != 1 else ''}"
+
+
+def _ratio(value: float) -> str:
+    return f"{value:.3f}"
+
+
+def _percent(share: float) -> str:
+    return f"{digits(100 * share, 2)} %"
+
+
+def records(found: Comparison) -> list[dict[str, Any]]:
+    """A dictionary per cell; what is not known is None."""
+    return [_record(found, row) for row in found.rows]
+
+
+def _record(found: Comparison, row: Row) -> dict[str, Any]:
+    return {
+        "cell": row.cell,
+        "metric": found.metric,
+        "baseline": row.baseline,
+        "contender": row.contender,
+        "baseline_processes": row.processes[0],
+        "contender_processes": row.processes[1],
+        **_figures(row.difference, found.alpha_per_cell()),
+        "verdict": row.verdict,
+    }
+
+
+def _figures(difference: Difference | None, alpha: float) -> dict[str, float | None]:
+    names = ("ratio", "low", "high", "detectable")
+    if difference is None:
+        return dict.fromkeys(names)
+    values = (difference.ratio(), *difference.interval(alpha), difference.detectable(alpha))
+    return dict(zip(names, values, strict=True))
+
+
+def as_json(found: Comparison) -> str:
+    """The cells, the geometric mean, and the cells of one side alone."""
+    mean = _figures(found.mean, found.alpha)
+    return json.dumps(
+        {
+            "metric": found.metric,
+            "alpha": found.alpha,
+            "alpha_per_cell": found.alpha_per_cell(),
+            "cells": records(found),
+            "geometric_mean": {name: mean[name] for name in ("ratio", "low", "high")},
+            "only_baseline": found.only_baseline,
+            "only_contender": found.only_contender,
+            "left_out": found.left_out,
+        },
+        indent=1,
+        allow_nan=False,
+    )
+
+
+def as_csv(found: Comparison) -> str:
+    """A row per cell."""
+    out = io.StringIO()
+    rows = records(found)
+    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue().rstrip("\n")

@@ -1,0 +1,69 @@
+"""What the committed results must hold, read as a user reads them."""
+
+from __future__ import annotations
+
+import json
+import re
+from itertools import combinations
+from pathlib import Path
+
+import pytest
+
+from harness.cells import BACKENDS
+from harness.compare_command import compared
+from harness.registry import workloads
+from harness.table import load_table
+
+ROOT = Path(__file__).parents[1]
+RESULTS = ROOT / "results"
+SEEDS = 5
+
+
+def session_of_the_readme() -> str:
+    """The session whose table the README shows: the quick plan, five seeds a cell."""
+    found = re.search(r"<!-- begin results (\S+) -->", (ROOT / "README.md").read_text())
+    assert found is not None
+    return found.group(1)
+
+
+@pytest.fixture(autouse=True)
+def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EPOCHMARK_CACHE", str(tmp_path))
+
+
+def test_every_committed_file_is_whole_and_as_it_was_written() -> None:
+    found = load_table(RESULTS)
+    assert (found.notices, found.broken) == ((), 0)
+    assert not found.frame["altered"].any()
+
+
+def test_the_readmes_table_is_of_every_workload_and_backend_several_times() -> None:
+    frame = load_table(RESULTS, [session_of_the_readme()]).frame
+    assert set(frame["status"]) == {"ok"}
+    counts = frame.groupby(["workload", "backend"], observed=True).size()
+    assert dict(counts) == {(name, backend): SEEDS for name in workloads() for backend in BACKENDS}
+    assert set(frame.groupby("seed").size()) == {len(workloads()) * len(BACKENDS)}
+
+
+@pytest.mark.parametrize(("one", "other"), list(combinations(BACKENDS, 2)))
+def test_no_backend_trains_to_another_quality(one: str, other: str) -> None:
+    """Same mathematics, same data: over seeds, nothing but chance tells their quality apart.
+
+    The bound is the comparison's own: what the seeds' spread cannot explain is a verdict.
+    """
+    text, _ = compared(
+        RESULTS,
+        f"*/{one}/*",
+        f"*/{other}/*",
+        metric="quality_error",
+        across=["protocol"],
+        only=[],
+        session=session_of_the_readme(),
+        output="json",
+    )
+    found = json.loads(text)
+    assert len(found["cells"]) == len(workloads())
+    assert {cell["verdict"] for cell in found["cells"]} == {"no difference found"}
+    # A spread so wide that it explains everything would prove nothing.
+    mean = found["geometric_mean"]
+    assert 0.85 < mean["low"] < 1.0 < mean["high"] < 1.15
