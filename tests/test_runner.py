@@ -192,7 +192,10 @@ def test_a_failed_worker_is_a_row_and_the_plan_goes_on(worker: Worker) -> None:
     assert runs[TORCH].status == "ok"
 
 
-def test_a_cell_that_cannot_run_gets_its_row_without_a_process(worker: Worker) -> None:
+def test_a_cell_that_cannot_run_gets_its_row_without_a_process(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("EPOCHMARK_DATA", raising=False)
     reasons = {
         "bert/smoke/train/jax/float32/functional/gpu": ("unavailable", "no CUDA device"),
         "bert/smoke/train/jax/float32/functional/tpu": ("unavailable", "no TPU"),
@@ -201,8 +204,8 @@ def test_a_cell_that_cannot_run_gets_its_row_without_a_process(worker: Worker) -
             "TensorFloat-32, a mode of NVIDIA GPUs",
         ),
         "bert/full/infer/torch/float32/functional/cpu": (
-            "unsupported",
-            "no scale full in the declaration of bert",
+            "unavailable",
+            "no EPOCHMARK_DATA, the folder of data that only its owner has",
         ),
     }
     runs = read_file(new(list(reasons))).runs
@@ -210,8 +213,8 @@ def test_a_cell_that_cannot_run_gets_its_row_without_a_process(worker: Worker) -
     assert worker.jobs == []
     for run in runs:
         assert (run.metrics, run.samples, run.stages, run.log_tail) == ({}, Samples(), {}, "")
-        smoke = workload("bert").scales["smoke"].batch_size
-        assert run.batch_size == (0 if "/full/" in run.cell else smoke)
+        declared = workload("bert").scales[run.cell.split("/")[1]]
+        assert run.batch_size == declared.batch_size
 
 
 def test_a_session_says_what_it_was_asked_for_before_anything_runs(worker: Worker) -> None:
