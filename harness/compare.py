@@ -55,19 +55,19 @@ class Row:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Every cell of both sides, and those of one side alone."""
+    """Every cell of both sides, and those of one side alone.
+
+    Bonferroni: with `alpha_per_cell` each, the cells together keep `alpha`.
+    """
 
     metric: str
     rows: tuple[Row, ...]
     alpha: float
+    alpha_per_cell: float
     only_baseline: tuple[str, ...]
     only_contender: tuple[str, ...]
     left_out: int
     mean: Difference | None
-
-    def alpha_per_cell(self) -> float:
-        """Bonferroni: the cells together keep `alpha`."""
-        return self.alpha / max(1, sum(row.difference is not None for row in self.rows))
 
 
 def compare(
@@ -250,14 +250,14 @@ def _judged(
     metric: str, pairs: Pairs, alpha: float, *, only: tuple[Any, Any], left_out: int
 ) -> Comparison:
     figures = {name: _figures(metric, *pair) for name, pair in pairs.items()}
-    judged = sum(difference is not None for *_, difference in figures.values())
-    rows = []
-    for name, (reason, values, processes, difference) in figures.items():
-        verdict = reason or _verdict(metric, difference, alpha / judged)
-        rows.append(Row(name, *values, processes, verdict, difference))
-    differences = [row.difference for row in rows if row.difference is not None]
+    differences = [found[-1] for found in figures.values() if found[-1] is not None]
+    per_cell = alpha / max(1, len(differences))
+    rows = tuple(
+        Row(name, *values, processes, reason or _verdict(metric, difference, per_cell), difference)
+        for name, (reason, values, processes, difference) in figures.items()
+    )
     mean = statistics.mean_difference(differences) if differences else None
-    return Comparison(metric, tuple(rows), alpha, *only, left_out, mean)
+    return Comparison(metric, rows, alpha, per_cell, *only, left_out, mean)
 
 
 def _figures(

@@ -11,8 +11,6 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
-import pandas as pd
-
 from harness.cells import AXES
 from harness.compare import Comparison, Row, compare
 from harness.errors import UsageError
@@ -20,6 +18,7 @@ from harness.metrics import METRICS
 from harness.registry import workloads
 from harness.selection import matching
 from harness.statistics import POWER, Difference
+from harness.summary import latest
 from harness.table import Table, load_table
 from harness.units import digits, formatted
 
@@ -57,7 +56,7 @@ def side(results: Path, name: str, *, session: str | None = None) -> Table:
     if not Path(name).suffix and ("*" in name or name.count("/") == len(AXES) - 1):
         whole = load_table(results, among)
         runs = matching(whole.frame, [name], list(workloads()))
-        return Table(_latest(runs), whole.notices, whole.broken)
+        return Table(latest(runs), whole.notices, whole.broken)
     if COMMIT.fullmatch(name):
         whole = load_table(results, among)
         runs = whole.frame[whole.frame["suite_commit"].astype(str).str.startswith(name)]
@@ -67,18 +66,12 @@ def side(results: Path, name: str, *, session: str | None = None) -> Table:
     return load_table(results, [name])
 
 
-def _latest(runs: pd.DataFrame) -> pd.DataFrame:
-    point = ["machine", "cell", "batch_size"]
-    newest = runs.drop_duplicates(point, keep="last")[[*point, "session"]]
-    return runs.merge(newest, on=[*point, "session"], how="inner")
-
-
 # Printing
 
 
 def text(found: Comparison) -> str:
     """A table of cells, then what it says as a whole and what must be known about it."""
-    level = f"{100 * (1 - found.alpha_per_cell()):.4g} % interval"
+    level = f"{100 * (1 - found.alpha_per_cell):.4g} % interval"
     head = ["cell", "baseline", "contender", "ratio", level, "verdict", "finds"]
     body = [_line(found, row) for row in found.rows]
     widths = [max(len(line[place]) for line in [head, *body]) for place in range(len(head))]
@@ -95,7 +88,7 @@ def _line(found: Comparison, row: Row) -> list[str]:
     values = [formatted(found.metric, value) for value in (row.baseline, row.contender)]
     ratio = interval = finds = ""
     if row.difference is not None:
-        alpha = found.alpha_per_cell()
+        alpha = found.alpha_per_cell
         ratio = _ratio(row.difference.ratio())
         interval = " to ".join(map(_ratio, row.difference.interval(alpha)))
         finds = _percent(row.difference.detectable(alpha))
@@ -157,7 +150,7 @@ def _record(found: Comparison, row: Row) -> dict[str, Any]:
         "contender": row.contender,
         "baseline_processes": row.processes[0],
         "contender_processes": row.processes[1],
-        **_figures(row.difference, found.alpha_per_cell()),
+        **_figures(row.difference, found.alpha_per_cell),
         "verdict": row.verdict,
     }
 
@@ -177,7 +170,7 @@ def as_json(found: Comparison) -> str:
         {
             "metric": found.metric,
             "alpha": found.alpha,
-            "alpha_per_cell": found.alpha_per_cell(),
+            "alpha_per_cell": found.alpha_per_cell,
             "cells": records(found),
             "geometric_mean": {name: mean[name] for name in ("ratio", "low", "high")},
             "only_baseline": found.only_baseline,

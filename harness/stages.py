@@ -187,6 +187,7 @@ class Measurement:
         Nor are gradients clipped: every norm would be the bound, and none would tell a fault.
         """
         borrowed = self.scale.gate_scale
+        own = self.scale, self.data, self.arrays
         if borrowed:
             self._open(borrowed)
         declared = self.scale.optimizer
@@ -199,8 +200,7 @@ class Measurement:
         self._build(twin, stage="gate")
         self._compile_and_gate("gate")
         del self.model, self.optimizer, self.trainer, self.initial_optimizer, self.placed_inputs
-        if borrowed:
-            self._open(self.job.cell.scale)
+        self.scale, self.data, self.arrays = own
         gc.collect()
         reset_peak()
 
@@ -364,8 +364,7 @@ class Measurement:
         self.enter("train")
         from harness.backends import pipelines  # it imports Keras
 
-        # Before any clock: tf_data's first use imports TensorFlow.
-        pipelines.opened(self.pipeline, self._batches(0).first(1))
+        pipelines.load(self.pipeline)
         self.numerics["input_pipeline"] = self.pipeline.kind
         self.numerics["input_workers"] = str(self.pipeline.workers)
         if self.job.protocol.train_steps:

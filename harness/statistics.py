@@ -62,40 +62,39 @@ def interval(values: Sequence[float], *, level: float = LEVEL) -> tuple[float, f
     """
     if len(values) < 2 or not all(value > 0 for value in values):
         return None
-    logs = np.log(np.array(values, np.float64))
-    error = float(logs.std(ddof=1)) / math.sqrt(len(logs))
-    return Difference(float(logs.mean()), error, len(logs) - 1).interval(1 - level)
+    return _mean(np.log(np.array(values, np.float64))).interval(1 - level)
 
 
 def difference(baseline: Sequence[float], contender: Sequence[float]) -> Difference:
     """Contender to baseline by Welch's test; two or more positive figures on each side."""
     one, other = (np.log(np.array(side, np.float64)) for side in (baseline, contender))
-    parts = [float(side.var(ddof=1)) / len(side) for side in (one, other)]
-    total = sum(parts)
-    least = float(min(len(one), len(other)) - 1)
-    freedom = least
-    if total > 0:
-        weight = parts[0] ** 2 / (len(one) - 1) + parts[1] ** 2 / (len(other) - 1)
-        freedom = total**2 / weight
-    return Difference(float(other.mean() - one.mean()), math.sqrt(total), freedom)
+    variances = [float(side.var(ddof=1)) / len(side) for side in (one, other)]
+    freedom = _pooled_freedom(variances, [len(one) - 1, len(other) - 1])
+    return Difference(float(other.mean() - one.mean()), math.sqrt(sum(variances)), freedom)
 
 
 def paired_difference(baseline: Sequence[float], contender: Sequence[float]) -> Difference:
     """Contender to baseline where the figures at one place were measured side by side."""
-    logs: Floats = np.log(np.array(contender, np.float64)) - np.log(np.array(baseline, np.float64))
+    return _mean(np.log(np.array(contender, np.float64)) - np.log(np.array(baseline, np.float64)))
+
+
+def mean_difference(parts: Sequence[Difference]) -> Difference:
+    """The geometric mean over cells."""
+    count = len(parts)
+    variances = [part.error**2 for part in parts]
+    freedom = _pooled_freedom(variances, [part.freedom for part in parts])
+    log = sum(part.log for part in parts) / count
+    return Difference(log, math.sqrt(sum(variances)) / count, freedom)
+
+
+def _mean(logs: Floats) -> Difference:
     error = float(logs.std(ddof=1)) / math.sqrt(len(logs))
     return Difference(float(logs.mean()), error, len(logs) - 1)
 
 
-def mean_difference(parts: Sequence[Difference]) -> Difference:
-    """The geometric mean over cells; its freedom by Welch and Satterthwaite."""
-    count = len(parts)
-    variances = [part.error**2 for part in parts]
+def _pooled_freedom(variances: Sequence[float], freedoms: Sequence[float]) -> float:
+    """Of a sum of independent means, by Welch and Satterthwaite; the least where none varies."""
     total = sum(variances)
-    freedom = min(part.freedom for part in parts)
-    if total > 0:
-        freedom = total**2 / sum(
-            variance**2 / part.freedom for variance, part in zip(variances, parts, strict=True)
-        )
-    log = sum(part.log for part in parts) / count
-    return Difference(log, math.sqrt(total) / count, freedom)
+    if total == 0:
+        return float(min(freedoms))
+    return total**2 / sum(v**2 / f for v, f in zip(variances, freedoms, strict=True))

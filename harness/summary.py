@@ -30,9 +30,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     `n` counts its runs. Of a replicate that was run again in its session, the last try counts.
     """
     point = list(POINT)
-    runs = frame.drop_duplicates([*point, "session", "replicate"], keep="last")
-    latest = runs.drop_duplicates(point, keep="last")[[*point, "session"]]
-    runs = runs.merge(latest, on=[*point, "session"], how="inner")
+    runs = latest(frame)
     groups = runs.groupby([*point, "status"], sort=False, observed=True)
     rows = groups.first().drop(columns=_OF_ONE_RUN)
     numbers = list(NUMBERS)
@@ -47,6 +45,14 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     ranks = [_rank(row) for _, row in rows.iterrows()]
     order = sorted(range(len(rows)), key=ranks.__getitem__)
     return rows.iloc[order].reset_index(drop=True)
+
+
+def latest(frame: pd.DataFrame) -> pd.DataFrame:
+    """The runs of each point's latest session; of a replicate that was run again, the last try."""
+    point = list(POINT)
+    runs = frame.drop_duplicates([*point, "session", "replicate"], keep="last")
+    newest = runs.drop_duplicates(point, keep="last")[[*point, "session"]]
+    return runs.merge(newest, on=[*point, "session"], how="inner")
 
 
 def _interval(values: pd.Series[float]) -> tuple[float, float]:

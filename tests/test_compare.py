@@ -107,7 +107,7 @@ def test_more_cells_make_each_verdict_harder(tmp_path: Path) -> None:
     write_session(tmp_path, *many[0], session="20261124T101530Z-abc1234")
     write_session(tmp_path, *many[1], session="20261125T101530Z-abc1234")
     found = both(tmp_path, "20261124T101530Z-abc1234", "20261125T101530Z-abc1234")
-    assert found.alpha_per_cell() == pytest.approx(0.01 / 40)
+    assert found.alpha_per_cell == pytest.approx(0.01 / 40)
     assert {row.verdict for row in found.rows} == {"no difference found"}
     # All of them together are sure.
     assert found.mean is not None

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from importlib import import_module
 from typing import Any
 
 import keras
@@ -26,6 +27,12 @@ class _PyDataset(keras.utils.PyDataset):
 
     def __getitem__(self, number: int) -> Batch:
         return self._batches[number]
+
+
+def load(declared: Pipeline) -> None:
+    """Import what the pipeline needs, before any clock."""
+    if declared.kind == "tf_data":
+        import_module("tensorflow")
 
 
 def opened(declared: Pipeline, batches: Batches) -> Any:

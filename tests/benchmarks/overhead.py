@@ -24,6 +24,7 @@ from harness.registry import workload
 from harness.runner import BASE_SEED
 from harness.schema import Block, Protocol
 from harness.stages import RESIDENT_BATCHES, Job, Measurement
+from tests.benchmarks.paired import in_turns
 
 PAIRS = 120
 WARMUP_PAIRS = 3
@@ -110,15 +111,9 @@ class Comparison:
             block = self.harness(8)
             self.bare(8)
         steps = steps_per_block(block, Protocol(block_min_s=BLOCK_MIN_S))
-        ours, theirs = [], []
-        for pair in range(PAIRS):
-            # Who goes first alternates, so that drift favours neither.
-            if pair % 2:
-                theirs.append(self.bare(steps))
-                ours.append(self.harness(steps).seconds)
-            else:
-                ours.append(self.harness(steps).seconds)
-                theirs.append(self.bare(steps))
+        ours, theirs = in_turns(
+            lambda: self.harness(steps).seconds, lambda: self.bare(steps), PAIRS
+        )
         return ours, theirs, steps
 
     def added_s(self) -> float:

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,25 +9,10 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from harness import data
 from harness.cells import BACKENDS
-from harness.environment import worker_environment
 from harness.registry import workload
+from tests.benchmarks.paired import figures_of
 
-ROOT = Path(__file__).parents[2]
 LIMIT = 1.02
-
-
-def compare(backend: str, name: str) -> dict[str, Any]:
-    """The ratios of one backend and workload, from a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.overhead", backend, name],
-        cwd=ROOT,
-        env=worker_environment(backend=backend, device="cpu"),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 @pytest.mark.frameworks
@@ -46,7 +27,7 @@ def test_step_overhead(
     """
     data.fetch(workload(name), "smoke")
     found = benchmark.pedantic(  # type: ignore[no-untyped-call]
-        compare, args=(backend, name), rounds=1
+        figures_of, args=("overhead", backend, name), rounds=1
     )
     benchmark.extra_info.update(found)
     with capsys.disabled():

@@ -2,31 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from typing import Any
 
 import pytest
 from pytest_benchmark.fixture import BenchmarkFixture
 
-from harness.environment import worker_environment
+from tests.benchmarks.paired import figures_of
 from tests.benchmarks.peers import PEERS
-from tests.benchmarks.test_overhead import ROOT
-
-
-def compare(backend: str, name: str) -> dict[str, Any]:
-    """The ratios of one backend and workload, from a process of its own."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.benchmarks.peers", backend, name],
-        cwd=ROOT,
-        env=worker_environment(backend=backend, device="cpu"),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
-    return found
 
 
 @pytest.mark.frameworks
@@ -38,7 +20,7 @@ def test_step_beside_a_peer(
 ) -> None:
     """At most the peer's time per FLOP, unless the interval says that noise could explain it."""
     found = benchmark.pedantic(  # type: ignore[no-untyped-call]
-        compare, args=(backend, name), rounds=1
+        figures_of, args=("peers", backend, name), rounds=1
     )
     benchmark.extra_info.update(found)
     with capsys.disabled():
