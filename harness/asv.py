@@ -16,7 +16,7 @@ from typing import Any
 
 from harness import runner
 from harness.cells import Cell, all_cells
-from harness.metrics import METRICS, Metric, counted_epochs
+from harness.metrics import METRICS, Metric, counted_epochs, step_times
 from harness.peak import peaks_of
 from harness.prices import configured_price, find_price
 from harness.probes import machine_name
@@ -47,7 +47,7 @@ TRACKED = {
 asv.conf.json keeps throughput, which is higher-is-better, out of its alarms."""
 
 SAMPLES: dict[str, Callable[[Run], list[float]]] = {
-    "step_time_s": lambda run: [block.seconds / block.steps for block in run.samples.steady],
+    "step_time_s": lambda run: step_times(run.samples.steady),
     "epoch_time_s": lambda run: [epoch.train_s for epoch in counted_epochs(run)],
     "infer_latency_s": lambda run: list(run.samples.infer_latency_s),
 }

@@ -15,15 +15,15 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Any
 
 from harness.clock import now
 from harness.environment import worker_environment
-from harness.schema import Report
-from harness.stages import Job
+from harness.schema import Block, Report
+from harness.stages import TURNS, Job
 
 LOG_TAIL_CHARACTERS = 2000
 EXIT_GRACE_S = 10.0
@@ -40,72 +40,140 @@ class Ended:
     cpu_s: float
 
 
+@dataclass(frozen=True)
+class Installation:
+    """Whose code a worker runs.
+
+    An interpreter; a source tree that comes before what is installed there, if any; and variables
+    beside those that the cell decides.
+    """
+
+    python: str = sys.executable
+    root: Path | None = None
+    variables: Mapping[str, str] = field(default_factory=dict)
+
+
+HERE = Installation()
+
+
 def run_worker(
-    job: Job, *, python: str = sys.executable, on_stage: Callable[[str], None] = lambda stage: None
+    job: Job,
+    installation: Installation = HERE,
+    *,
+    on_stage: Callable[[str], None] = lambda stage: None,
 ) -> Ended:
     """Run the job in a process of its own and wait for it, asleep.
 
     Kills the worker and its children when the time limit is over, and on KeyboardInterrupt.
     """
-    before = _children_cpu_s()
-    with tempfile.TemporaryFile() as log:
-        read_end, write_end = os.pipe()
-        process = _start(job, python, write_end, log)
+    with Worker(job, installation, on_stage=on_stage) as worker:
+        return worker.wait()
+
+
+class Worker:
+    """A live worker process; none is left behind when its context ends."""
+
+    def __init__(
+        self,
+        job: Job,
+        installation: Installation = HERE,
+        *,
+        on_stage: Callable[[str], None] = lambda stage: None,
+    ) -> None:
+        self._job = job
+        self._cpu_before_s = _children_cpu_s()
+        self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the context
+        self._read_end, write_end = os.pipe()
+        self._process = _start(job, installation, write_end, self._log)
         os.close(write_end)
-        reader = _Reader(read_end, on_stage)
-        try:
-            _hand_over(process, job)
-            finished = reader.read(now() + job.protocol.timeout_s)
-            finished = _reap(process, EXIT_GRACE_S if finished else 0.0) and finished
-        finally:
-            _kill(process)
-            os.close(read_end)
-        status, reason = _verdict(reader, process, job, timed_out=not finished)
-        return Ended(reader.report, status, reason, _tail(log), _children_cpu_s() - before)
+        self._reader = _Reader(self._read_end, on_stage)
+        self._deadline = now() + job.protocol.timeout_s
+        self._say(json.dumps(asdict(job)))
+
+    def __enter__(self) -> Worker:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        _kill(self._process)
+        os.close(self._read_end)
+        self._log.close()
+
+    def ready(self) -> bool:
+        """Wait until a worker that takes turns waits for its first; False when it ended before."""
+        return self._reader.read(self._deadline, until=lambda: self._reader.stage == TURNS)
+
+    def turn(self, steps: int) -> Block | None:
+        """One more timed block, or the last one of the warm-up for `WARM_UP`; None if it ended."""
+        have = len(self._reader.blocks)
+        self._say(str(steps))
+        if self._reader.read(self._deadline, until=lambda: len(self._reader.blocks) > have):
+            return self._reader.blocks[-1]
+        return None
+
+    def wait(self) -> Ended:
+        """No more turns: wait for the end, and say how it came."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        finished = self._reader.read(self._deadline)
+        finished = _reap(self._process, EXIT_GRACE_S if finished else 0.0) and finished
+        _kill(self._process)
+        status, reason = _verdict(self._reader, self._process, self._job, timed_out=not finished)
+        cpu_s = _children_cpu_s() - self._cpu_before_s
+        return Ended(self._reader.report, status, reason, _tail(self._log), cpu_s)
+
+    def _say(self, line: str) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # it died; its exit code tells
+            self._process.stdin.write(line.encode() + b"\n")
+            self._process.stdin.flush()
 
 
-def _start(job: Job, python: str, write_end: int, log: IO[bytes]) -> subprocess.Popen[bytes]:
+def _start(
+    job: Job, installation: Installation, write_end: int, log: IO[bytes]
+) -> subprocess.Popen[bytes]:
     # A session of its own: Ctrl-C reaches the parent alone, and a kill reaches grandchildren.
     return subprocess.Popen(
-        [python, "-m", "harness.worker", str(write_end)],
+        [installation.python, "-m", "harness.worker", str(write_end)],
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=subprocess.STDOUT,
-        env=worker_environment(backend=job.cell.backend, device=job.cell.device),
+        # The working folder comes first on the path of a module that is run.
+        cwd=installation.root,
+        env=worker_environment(
+            backend=job.cell.backend,
+            device=job.cell.device,
+            root=installation.root,
+            variables=installation.variables,
+        ),
         pass_fds=(write_end,),
         start_new_session=True,
     )
 
 
-def _hand_over(process: subprocess.Popen[bytes], job: Job) -> None:
-    assert process.stdin is not None
-    try:
-        process.stdin.write(json.dumps(asdict(job)).encode())
-        process.stdin.close()
-    except BrokenPipeError:
-        pass  # it died at once; its exit code tells
-
-
 class _Reader:
-    """Splits the pipe's bytes into events and keeps the stage and the report."""
+    """Splits the pipe's bytes into events and keeps the stage, the turns and the report."""
 
     def __init__(self, descriptor: int, on_stage: Callable[[str], None]) -> None:
         self.stage = "start"
+        self.blocks: list[Block] = []
         self.report: Report | None = None
         self._descriptor = descriptor
         self._on_stage = on_stage
         self._rest = b""
 
-    def read(self, deadline: float) -> bool:
-        """Read until the worker closes its end; False when the deadline came first."""
+    def read(self, deadline: float, until: Callable[[], bool] | None = None) -> bool:
+        """Read until that is so, or the worker closes its end; False when this did not come."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._descriptor, selectors.EVENT_READ)
             while (left := deadline - now()) > 0:
+                if until is not None and until():
+                    return True
                 if not selector.select(left):
                     continue
                 chunk = os.read(self._descriptor, 1 << 16)
                 if not chunk:
-                    return True
+                    return until is None or until()
                 *lines, self._rest = (self._rest + chunk).split(b"\n")
                 for line in lines:
                     self._handle(json.loads(line))
@@ -115,6 +183,8 @@ class _Reader:
         if event["event"] == "stage":
             self.stage = event["stage"]
             self._on_stage(self.stage)
+        elif event["event"] == "block":
+            self.blocks.append(Block(**event["block"]))
         else:
             from pydantic import TypeAdapter
 

@@ -120,8 +120,45 @@ def prices(results: Results = RESULTS) -> None:
 
 
 @app.command()
-def doctor(results: Results = RESULTS, output: Format = Output.table) -> None:
-    """Measure this machine's peak, which MFU is a share of: matrix products in each precision."""
+def doctor(
+    calibrate: Annotated[
+        bool, typer.Option("--calibrate", help="Measure the noise floor instead of the peak.")
+    ] = False,
+    only: Only = None,
+    pairs: Annotated[int, typer.Option(min=2, help="With --calibrate: pairs per cell.")] = 8,
+    results: Results = RESULTS,
+    output: Format = Output.table,
+) -> None:
+    """Is this machine fit to measure on? Then its peak, which MFU is a share of."""
+    if only and not calibrate:
+        raise UsageError("--only names the cells to calibrate; add --calibrate.")
+    from harness import fitness
+
+    fitness.render(fitness.checks(), lambda line: typer.echo(line, err=True))
+    if calibrate:
+        _calibrate(only, pairs, results)
+    else:
+        _peak(results, output)
+
+
+def _calibrate(only: list[str] | None, pairs: int, results: Path) -> None:
+    from harness import calibrate as calibration
+    from harness.noise import read_floors
+    from harness.plans import planned
+    from harness.probes import machine_name
+    from harness.store import check_writable, spelled
+    from harness.support import support
+
+    cells = [cell for cell in planned(None if only else "quick", only or ()) if support(cell).runs]
+    if not cells:
+        raise UsageError("None of these cells can run here.")
+    check_writable(results)
+    path = calibration.calibrate(cells, pairs, results, lambda line: typer.echo(line, err=True))
+    typer.echo(calibration.render(read_floors(results, machine_name())))
+    typer.echo(f"Written to {spelled(path)}.", err=True)
+
+
+def _peak(results: Path, output: Output) -> None:
     from harness import doctor as examination
     from harness.peak import write_peaks
     from harness.store import check_writable, spelled
@@ -252,6 +289,109 @@ def compare(
     )
     typer.echo(text)
     if broken:
+        raise typer.Exit(1)
+
+
+@app.command()
+def ab(
+    baseline: Annotated[
+        str, typer.Option(help="'.', an environment or interpreter, or a commit.")
+    ] = ".",
+    contender: Annotated[str, typer.Option(help="What is held against it, named likewise.")] = ".",
+    env: Annotated[
+        list[str] | None, typer.Option("--env", help="NAME=VALUE for the contender alone.")
+    ] = None,
+    baseline_env: Annotated[
+        list[str] | None, typer.Option("--baseline-env", help="NAME=VALUE for the baseline alone.")
+    ] = None,
+    plan: PlanName = None,
+    only: Only = None,
+    threshold: Annotated[
+        float, typer.Option(min=0.0, help="Slowdown in percent that is no regression yet.")
+    ] = 0.0,
+    budget: Annotated[float, typer.Option(min=1.0, help="Seconds for each cell.")] = 300.0,
+    timeout: Annotated[float, typer.Option(min=1.0, help="Seconds a pair may take.")] = 300.0,
+    output: Format = Output.table,
+) -> None:
+    """Run two sides in turns: commits, environments, or sets of flags. 1 is a regression."""
+    from harness import ab_command as command
+
+    if plan is None and not only:
+        raise UsageError("Nothing to run. Name cells with --only GLOB, or a plan with --plan.")
+    request = command.Request(
+        baseline=baseline,
+        contender=contender,
+        baseline_variables=tuple(baseline_env or ()),
+        contender_variables=tuple(env or ()),
+        plan=plan,
+        only=tuple(only or ()),
+        threshold=threshold / 100,
+        budget_s=budget,
+        timeout_s=timeout,
+    )
+
+    def say(line: str) -> None:
+        typer.echo(line, err=output is not Output.table)
+
+    outcomes, regressed = command.carry_out(request, say)
+    render = {"table": command.text, "json": command.as_json, "csv": command.as_csv}
+    typer.echo(render[output.value](outcomes, request))
+    if regressed:
+        raise typer.Exit(1)
+
+
+class Alarm(StrEnum):
+    """What makes `trend` exit with 1."""
+
+    never = "never"
+    regression = "regression"
+
+
+@app.command()
+def trend(
+    metric: Annotated[
+        list[str] | None, typer.Option(help="A metric to watch; may be repeated.")
+    ] = None,
+    only: Only = None,
+    segment: Annotated[int, typer.Option(min=3, help="Least sessions beside a step.")] = 4,
+    magnitude: Annotated[float, typer.Option(min=0.0, help="Least step in percent.")] = 2.0,
+    fail_on: Annotated[
+        Alarm, typer.Option("--fail-on", help="Exit with 1 for a regression that is new.")
+    ] = Alarm.never,
+    output: Format = Output.table,
+    results: Results = RESULTS,
+) -> None:
+    """Find the steps in the history of the results, and what changed at them."""
+    from harness import trend_command as command
+
+    found, broken = command.trend(
+        results,
+        metrics=metric or (),
+        only=only or (),
+        segment=segment,
+        magnitude=magnitude / 100,
+    )
+    render = {"table": command.text, "json": command.as_json, "csv": command.as_csv}
+    typer.echo(render[output.value](found))
+    alarmed = any(step.worse and step.new for step in found.steps)
+    if broken or (alarmed and fail_on is Alarm.regression):
+        raise typer.Exit(1)
+
+
+@app.command()
+def replay(
+    run: Annotated[str, typer.Argument(help="FILE:RUN, a results file and a run in it.")],
+    weights: Annotated[
+        Path | None, typer.Option(help="The published weights that the run started from.")
+    ] = None,
+    results: Results = RESULTS,
+) -> None:
+    """Measure a published run again: its cell, seed and protocol. 1 is not reproduced."""
+    from harness import replay as command
+
+    found = command.replay(run, results, weights=weights, say=typer.echo)
+    typer.echo(command.text(found))
+    if found.reproduced is False:
         raise typer.Exit(1)
 
 

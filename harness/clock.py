@@ -10,6 +10,12 @@ Clock = Callable[[], float]
 
 now: Clock = time.perf_counter
 
+process_cpu: Clock = time.process_time
+"""CPU seconds of this process, all of its threads."""
+
+
+pause = time.sleep
+
 
 def utc_now() -> str:
     """The current UTC time as ISO 8601 with seconds, such as 2026-11-22T10:15:30Z."""

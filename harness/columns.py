@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from functools import cache
 from hashlib import sha256
 from typing import Any
@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from harness.cells import AXES
-from harness.metrics import METRICS, derive
+from harness.metrics import METRICS, derive, step_times
 from harness.schema import Protocol, Run
 from harness.store import ResultsFile
 
@@ -46,7 +46,9 @@ def _price(name: str) -> Callable[[Run], str]:
 @cache
 def _protocol_digest(protocol: Protocol) -> str:
     """16 hex digits that are the same for runs measured in the same way."""
-    return sha256(json.dumps(asdict(protocol), sort_keys=True).encode()).hexdigest()[:16]
+    # How long a run may take is no part of how it is measured.
+    fields = asdict(replace(protocol, timeout_s=0.0))
+    return sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
 
 
 UNIQUE_TEXTS: dict[str, Callable[[Run], str]] = {
@@ -141,7 +143,7 @@ def with_file(table: pa.Table, name: str) -> pa.Table:
 def _numbers(run: Run) -> Mapping[str, float]:
     values = derive(run)
     if run.samples.steady:
-        steps = sorted(block.seconds / block.steps for block in run.samples.steady)
+        steps = sorted(step_times(run.samples.steady))
         values["step_time_p10_s"] = _quantile(steps, 0.1)
         values["step_time_p90_s"] = _quantile(steps, 0.9)
     if run.contention.others_cpu_share is not None:

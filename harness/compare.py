@@ -89,7 +89,7 @@ def compare(
         if key not in KEYS:
             raise unknown("key", key, list(KEYS), where="--across")
     crossed = crossed_axes(baseline, contender)
-    kept = [_usable(side, metric) for side in (baseline, contender)]
+    kept = [usable(side, metric) for side in (baseline, contender)]
     groups = [_by_cell(side, crossed) for side in kept]
     common = [name for name in groups[0] if name in groups[1]]
     if not common:
@@ -204,7 +204,7 @@ def _example(key: str, name: str, baseline: set[Any], contender: set[Any]) -> st
 # Cells and figures
 
 
-def _usable(side: pd.DataFrame, metric: str) -> pd.DataFrame:
+def usable(side: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Runs that may be ranked: ok, not contended, not edited by hand, with the metric."""
     runs = side[(side["status"] == "ok") & side[metric].notna()]
     return runs[~(runs["contended"] | runs["altered"])]

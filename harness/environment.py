@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 
 # Variables that change how a backend computes; recorded when set by the user, beside our own.
 RECORDED = (
@@ -15,8 +16,17 @@ RECORDED = (
 )  # fmt: skip
 
 
-def worker_environment(*, backend: str, device: str) -> dict[str, str]:
-    """The environment of a worker: the user's own, with the switches a cell decides."""
+def worker_environment(
+    *,
+    backend: str,
+    device: str,
+    root: Path | None = None,
+    variables: Mapping[str, str] | None = None,
+) -> dict[str, str]:
+    """The environment of a worker: the user's own, with the switches a cell decides.
+
+    `root` is the source tree it imports from, if not the installed one; `variables` come last.
+    """
     threads = str(cpu_count())
     environment = dict(os.environ)
     environment |= {
@@ -31,7 +41,9 @@ def worker_environment(*, backend: str, device: str) -> dict[str, str]:
     if device == "cpu":
         # Hides every accelerator, also from a framework that is only imported on the side.
         environment |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "-1"}
-    return environment
+    if root is not None:
+        environment["PYTHONPATH"] = str(root)
+    return {**environment, **(variables or {})}
 
 
 def with_settings(settings: Mapping[str, str]) -> dict[str, str]:

@@ -7,24 +7,37 @@ them. Losses are never read inside a block.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import median
 from typing import TypeVar
 
 from harness.clock import Clock, now
+from harness.probes import Watch, beside, watched
 from harness.schema import Block, Protocol
 
 Result = TypeVar("Result")
 
+LEVEL = 0.95
+"""Of the interval whose width ends the timed blocks."""
+
+
+@dataclass(frozen=True)
+class WarmUp:
+    """The blocks that were run, the outcome of the rule, and the steps of a block from now on."""
+
+    blocks: tuple[Block, ...]
+    outcome: str
+    steps: int
+
 
 @dataclass(frozen=True)
 class Steady:
-    """Warm-up blocks with the outcome of the rule that ended them, then the timed blocks."""
+    """Warm-up, then the timed blocks with the outcome of the rule that ended them."""
 
-    warmup: tuple[Block, ...]
-    outcome: str
+    warmup: WarmUp
     blocks: tuple[Block, ...]
+    outcome: str
 
 
 def time_block(
@@ -33,16 +46,20 @@ def time_block(
     synchronise: Callable[[Result], None],
     *,
     clock: Clock = now,
+    watch: Watch = watched,
 ) -> Block:
     """Time `steps` steps whose last result is ready before the clock is read again.
 
-    The caller has synchronised whatever ran before.
+    The caller has synchronised whatever ran before. `watch` looks at the machine before the first
+    and after the last reading of the clock.
     """
+    before = watch()
     began = clock()
     for _ in range(steps - 1):
         step()
     synchronise(step())
-    return Block(steps=steps, seconds=clock() - began)
+    seconds = clock() - began
+    return beside(Block(steps=steps, seconds=seconds), before, watch())
 
 
 def measure_steady(
@@ -51,30 +68,54 @@ def measure_steady(
     protocol: Protocol,
     *,
     clock: Clock = now,
+    watch: Watch = watched,
 ) -> Steady:
-    """Warm up until the step time is steady by rule, then time blocks within the budget.
+    """Warm up until the step time is steady by rule, then time blocks until they suffice."""
+
+    def timed(steps: int) -> Block:
+        return time_block(steps, step, synchronise, clock=clock, watch=watch)
+
+    synchronise(step())
+    warmup = warm_up(timed, protocol, clock=clock)
+    blocks, outcome = timed_blocks(timed, warmup.steps, protocol, clock=clock)
+    return Steady(warmup, blocks, outcome)
+
+
+def warm_up(timed: Callable[[int], Block], protocol: Protocol, *, clock: Clock = now) -> WarmUp:
+    """Run blocks until the step time is steady by rule.
 
     Rule: after `warmup_floor_blocks`, warm-up ends when the median step time of the last two
     blocks is within `warmup_tolerance` of that of the two before them; `warmup_ceiling_blocks`
-    ends it in any case, and so does the budget. The outcome is `steady`, `ceiling` or `budget`.
+    ends it in any case, and so does twice the budget. The outcome is `steady`, `ceiling` or
+    `budget`.
     """
-    synchronise(step())
     steps = 1
-    warmup: list[Block] = []
+    blocks: list[Block] = []
     outcome = ""
     began = clock()
     while not outcome:
-        block = time_block(steps, step, synchronise, clock=clock)
-        warmup.append(block)
+        block = timed(steps)
+        blocks.append(block)
         steps = steps_per_block(block, protocol)
-        outcome = _warmup_outcome(warmup, clock() - began, protocol)
+        outcome = _warmup_outcome(blocks, clock() - began, protocol)
+    return WarmUp(tuple(blocks), outcome, steps)
+
+
+def timed_blocks(
+    timed: Callable[[int], Block], steps: int, protocol: Protocol, *, clock: Clock = now
+) -> tuple[tuple[Block, ...], str]:
+    """Time blocks until the median is known well enough, and which rule ended that.
+
+    Rule: after `min_blocks`, `narrow` when the interval of the median of the undisturbed blocks is
+    narrower than `interval_width` of it; `budget` when that is spent; `blocks` at `max_blocks`.
+    """
     blocks: list[Block] = []
+    outcome = ""
     began = clock()
-    while len(blocks) < protocol.min_blocks or (
-        clock() - began < protocol.steady_budget_s and len(blocks) < protocol.max_blocks
-    ):
-        blocks.append(time_block(steps, step, synchronise, clock=clock))
-    return Steady(warmup=tuple(warmup), outcome=outcome, blocks=tuple(blocks))
+    while not outcome:
+        blocks.append(timed(steps))
+        outcome = _timing_outcome(blocks, clock() - began, protocol)
+    return tuple(blocks), outcome
 
 
 def steps_per_block(block: Block, protocol: Protocol) -> int:
@@ -84,14 +125,43 @@ def steps_per_block(block: Block, protocol: Protocol) -> int:
     return max(1, math.ceil(protocol.block_min_s * block.steps / block.seconds))
 
 
-def _warmup_outcome(warmup: list[Block], elapsed: float, protocol: Protocol) -> str:
-    if len(warmup) < protocol.warmup_floor_blocks:
+def median_interval(values: Sequence[float], level: float = LEVEL) -> tuple[float, float] | None:
+    """Between which two of the values the median lies, whatever their distribution is.
+
+    By order statistics: how many values lie below the median is binomial. None for fewer values
+    than the level needs (six for 95 %).
+    """
+    count = len(values)
+    outside, tail = 0, 0.5**count
+    while 2 * tail <= 1 - level:
+        outside += 1
+        tail += math.comb(count, outside) * 0.5**count
+    if not outside:
+        return None
+    ordered = sorted(values)
+    return ordered[outside - 1], ordered[count - outside]
+
+
+def _warmup_outcome(blocks: Sequence[Block], elapsed: float, protocol: Protocol) -> str:
+    if len(blocks) < protocol.warmup_floor_blocks:
         return ""
-    if len(warmup) >= 4:
-        times = [block.seconds / block.steps for block in warmup[-4:]]
+    if len(blocks) >= 4:
+        times = [block.seconds / block.steps for block in blocks[-4:]]
         before, after = median(times[:2]), median(times[2:])
         if abs(after - before) <= protocol.warmup_tolerance * before:
             return "steady"
-    if len(warmup) >= protocol.warmup_ceiling_blocks:
+    if len(blocks) >= protocol.warmup_ceiling_blocks:
         return "ceiling"
     return "budget" if elapsed > 2 * protocol.steady_budget_s else ""
+
+
+def _timing_outcome(blocks: Sequence[Block], elapsed: float, protocol: Protocol) -> str:
+    if len(blocks) < protocol.min_blocks:
+        return ""
+    times = [block.seconds / block.steps for block in blocks if not block.disturbed]
+    ends = median_interval(times)
+    if ends is not None and ends[1] - ends[0] < protocol.interval_width * median(times):
+        return "narrow"
+    if len(blocks) >= protocol.max_blocks:
+        return "blocks"
+    return "budget" if elapsed >= protocol.steady_budget_s else ""

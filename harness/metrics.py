@@ -12,6 +12,9 @@ from statistics import median
 
 from harness.schema import Block, Epoch, Price, Run
 
+MIN_UNDISTURBED = 3
+"""With fewer undisturbed blocks, the disturbed ones count too."""
+
 
 @dataclass(frozen=True)
 class Metric:
@@ -29,8 +32,8 @@ METRICS = {
     metric.name: metric
     for metric in (
         Metric("step_time_s", "s", "lower", "seconds", "step",
-               "Median over timed blocks of wall seconds per optimiser step, device synchronised, "
-               "on batches already on the device."),
+               "Median over undisturbed timed blocks of wall seconds per optimiser step, device "
+               "synchronised, on batches already on the device."),
         Metric("throughput_examples_per_s", "examples/s", "higher", "rate", "throughput",
                "Batch size divided by step_time_s."),
         Metric("compile_time_s", "s", "lower", "seconds", "compile",
@@ -100,8 +103,20 @@ def derive(run: Run) -> dict[str, float]:
 
 
 def seconds_per_step(blocks: Sequence[Block]) -> float:
-    """The median over blocks of seconds per step."""
-    return median(block.seconds / block.steps for block in blocks)
+    """The median over the blocks that count."""
+    return median(step_times(blocks))
+
+
+def step_times(blocks: Sequence[Block]) -> list[float]:
+    """Seconds per step of the blocks that count: the undisturbed ones, or all if those are few."""
+    kept = blocks if mostly_disturbed(blocks) else [b for b in blocks if not b.disturbed]
+    return [block.seconds / block.steps for block in kept]
+
+
+def mostly_disturbed(blocks: Sequence[Block]) -> bool:
+    """Whether other work left too few blocks to count; such a run is marked as contended."""
+    marks = [block.disturbed for block in blocks]
+    return any(marks) and marks.count(False) < MIN_UNDISTURBED
 
 
 def counted_epochs(run: Run) -> tuple[Epoch, ...]:

@@ -8,23 +8,30 @@ from __future__ import annotations
 import os
 import platform
 import re
-from dataclasses import dataclass
+import resource
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import psutil
 
+from harness.clock import process_cpu
 from harness.environment import cpu_count, recorded_variables
-from harness.schema import Contention, Environment
+from harness.schema import Block, Contention, Environment
 
 PACKAGES = (
     "keras", "tensorflow", "tensorflow-cpu", "torch", "jax", "jaxlib", "numpy", "ml-dtypes",
     "epochmark",
 )  # fmt: skip
 
-# Above this share of all CPU time used by others, a run is marked as contended.
 CONTENDED_SHARE = 0.10
+"""Above this share of all CPU time used by others, a run is marked as contended, and so is a
+block as disturbed."""
+
+# The kernel counts busy time in ticks of 10 ms for each kind of it; less than this says nothing.
+_TICKS_S = 0.03
 
 
 def environment() -> Environment:
@@ -93,6 +100,21 @@ def cuda_devices() -> tuple[str, ...]:
         pynvml.nvmlShutdown()
 
 
+def gpu_processes() -> int | None:
+    """How many processes compute on the CUDA devices; None without a driver."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+    except pynvml.NVMLError:
+        return None
+    try:
+        handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
+        return sum(len(pynvml.nvmlDeviceGetComputeRunningProcesses(handle)) for handle in handles)
+    finally:
+        pynvml.nvmlShutdown()
+
+
 def resident_bytes() -> int | None:
     """This process's resident set now (VmRSS)."""
     return _status_bytes("VmRSS")
@@ -129,6 +151,7 @@ class CpuReading:
     total_s: float
     pressure_us: int | None
     load_1m: float
+    stolen_s: float = 0.0
 
     @classmethod
     def take(cls) -> CpuReading:
@@ -136,7 +159,8 @@ class CpuReading:
         idle = times.idle + getattr(times, "iowait", 0.0)
         # Guest time is already inside user time.
         total = sum(times) - getattr(times, "guest", 0.0) - getattr(times, "guest_nice", 0.0)
-        return cls(total - idle, total, _pressure_us(), psutil.getloadavg()[0])
+        stolen = getattr(times, "steal", 0.0)
+        return cls(total - idle, total, _pressure_us(), psutil.getloadavg()[0], stolen)
 
 
 def contention(before: CpuReading, after: CpuReading, own_cpu_s: float) -> Contention:
@@ -156,6 +180,81 @@ def contention(before: CpuReading, after: CpuReading, own_cpu_s: float) -> Conte
         others_cpu_share=share,
         contended=share is not None and share > CONTENDED_SHARE,
     )
+
+
+# What ran beside a block
+
+
+@dataclass(frozen=True)
+class Moment:
+    """What the kernel has counted so far, of the machine and of this process."""
+
+    machine: CpuReading
+    cpu_s: float
+    queued_s: float | None
+    preempted: int
+
+
+Watch = Callable[[], Moment | None]
+
+
+def watched() -> Moment | None:
+    """The counters now; takes some tenths of a millisecond."""
+    usage = resource.getrusage(resource.RUSAGE_SELF)
+    return Moment(CpuReading.take(), process_cpu(), _queued_s(), usage.ru_nivcsw)
+
+
+def _queued_s() -> float | None:
+    """Seconds that the threads of this process stood in the run queue, added up.
+
+    Source: the second field of /proc/PID/task/TID/schedstat, in nanoseconds
+    (Documentation/scheduler/sched-stats of the kernel).
+    """
+    total = 0
+    try:
+        for thread in os.listdir("/proc/self/task"):  # noqa: PTH208 - it runs often
+            with open(f"/proc/self/task/{thread}/schedstat", "rb") as file:  # noqa: PTH123
+                total += int(file.read().split()[1])
+    except (OSError, IndexError, ValueError):
+        return None  # no such counters, or a thread that ended meanwhile
+    return total / 1e9
+
+
+def beside(block: Block, before: Moment | None, after: Moment | None) -> Block:
+    """The block with what happened on the machine between the two moments around it."""
+    if before is None or after is None:
+        return block
+    cpu_s = after.cpu_s - before.cpu_s
+    busy_s = after.machine.busy_s - before.machine.busy_s
+    others_s = max(0.0, busy_s - cpu_s)
+    return replace(
+        block,
+        cpu_s=_microseconds(cpu_s),
+        others_cpu_s=_microseconds(others_s),
+        stolen_s=_microseconds(after.machine.stolen_s - before.machine.stolen_s),
+        queued_s=_microseconds(_grown(before.queued_s, after.queued_s)),
+        pressure_s=_microseconds(
+            _grown(before.machine.pressure_us, after.machine.pressure_us, 1e6)
+        ),
+        preempted=after.preempted - before.preempted,
+        disturbed=disturbed(others_s, block.seconds, psutil.cpu_count() or 1),
+    )
+
+
+def disturbed(others_cpu_s: float, seconds: float, processors: int) -> bool:
+    """The rule: others used more than CONTENDED_SHARE of the machine while the block ran."""
+    return others_cpu_s > max(CONTENDED_SHARE * processors * seconds, _TICKS_S)
+
+
+def _grown(before: float | None, after: float | None, per_second: float = 1.0) -> float | None:
+    if before is None or after is None:
+        return None
+    # Threads that ended took their count with them.
+    return max(0.0, after - before) / per_second
+
+
+def _microseconds(seconds: float | None) -> float | None:
+    return None if seconds is None else round(seconds, 6)
 
 
 def _pressure_us() -> int | None:

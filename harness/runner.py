@@ -7,7 +7,6 @@ import random
 import shlex
 import signal
 import subprocess
-import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -17,10 +16,10 @@ from harness import SUITE_VERSION, child, data, probes
 from harness.cells import Cell, parse_cell
 from harness.clock import now, utc_now
 from harness.errors import DataError, ResultsError, UsageError
-from harness.metrics import derive
+from harness.metrics import derive, mostly_disturbed
 from harness.peak import peak_for
 from harness.registry import workload, workloads
-from harness.schema import Contention, Environment, Peak, Price, Protocol, Run, Session
+from harness.schema import Environment, Peak, Price, Protocol, Run, Samples, Session
 from harness.stages import Job
 from harness.store import SessionWriter, check_writable, read_file, results_files
 from harness.support import support
@@ -234,6 +233,15 @@ def _run_all(
         listener(Progress(position, len(planned), turn.cell, run, None))
 
 
+def run_one(session: Session, planned: Planned, results: Path, extras: Extras) -> Run:
+    """A session of one run: measured, and written into a file of its own."""
+    check_writable(results)
+    with SessionWriter(results, session) as writer:
+        run = execute(session, planned, extras)
+        writer.append(run)
+        return run
+
+
 def run_id(session: Session, planned: Planned) -> str:
     """The run's name: unique, and the same when the session is resumed."""
     return f"{session.session}-{planned.number:04d}"
@@ -295,10 +303,12 @@ def _measured(blank: Run, cell: Cell, extras: Extras) -> Run:
             seed=blank.seed,
             protocol=blank.protocol,
             weights=str(extras.weights.absolute()) if extras.weights else "",
-        ),
-        python=sys.executable,
+        )
     )
-    contention: Contention = probes.contention(before, probes.CpuReading.take(), ended.cpu_s)
+    samples = ended.report.samples if ended.report else Samples()
+    contention = probes.contention(before, probes.CpuReading.take(), ended.cpu_s)
+    if mostly_disturbed(samples.steady or samples.infer):
+        contention = replace(contention, contended=True)
     run = replace(
         blank,
         status=ended.status,

@@ -1,6 +1,8 @@
 """The record of a run: one frozen dataclass tree, which is the schema of every results file.
 
 Format history, newest first:
+4 (2026-11): what else ran beside each block (`Block`), and a rule that ends the timed blocks
+    (`Protocol.interval_width`, `Samples.steady_outcome`).
 3 (2026-11): the choice of an input pipeline (`Protocol.pipeline`).
 2 (2026-11): a step budget (`Protocol.train_steps`, `Epoch.epoch_steps`), published weights
     (`Protocol.weights_digest`), FLOPs and the peak they are held against, `Gate.update_norm`,
@@ -15,7 +17,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 STATUSES = (
     "ok",
@@ -50,6 +52,8 @@ class Protocol:
 
     `block_min_s` is the shortest timed block aimed at; warm-up blocks run until two medians of
     consecutive step times agree within `warmup_tolerance`, between the floor and the ceiling.
+    Timed blocks end when the 95 % interval of their median is narrower than `interval_width`, a
+    share of the median (0: no such rule), or when `steady_budget_s` is spent.
     `stop_after` ends a run after that stage (empty: none), for checks that need no timing;
     `reference` stops where the gate would judge, to make the reference it judges by.
     `train_steps` ends the training after that many steps of its first epoch (0: whole epochs, as
@@ -58,13 +62,14 @@ class Protocol:
     """
 
     gate_steps: int = 3
-    block_min_s: float = 0.1
+    block_min_s: float = 0.2
     warmup_floor_blocks: int = 3
     warmup_ceiling_blocks: int = 12
     warmup_tolerance: float = 0.05
-    min_blocks: int = 5
+    min_blocks: int = 6
     max_blocks: int = 30
-    steady_budget_s: float = 1.5
+    interval_width: float = 0.02
+    steady_budget_s: float = 3.0
     latency_calls: int = 30
     timeout_s: float = 300.0
     stop_after: str = ""
@@ -75,10 +80,25 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Block:
-    """Consecutive steps between two synchronised readings of the clock."""
+    """Consecutive steps between two synchronised readings of the clock.
+
+    The rest tells what the machine did meanwhile, from readings outside the timed span; None where
+    the kernel does not say. In seconds: CPU time of this process (`cpu_s`) and of everything else,
+    stolen time included (`others_cpu_s`); time its threads stood in the run queue, added up
+    (`queued_s`); time in which anything on the machine waited for a processor (`pressure_s`).
+    `preempted` counts its involuntary context switches. A `disturbed` block is kept but does not
+    count, by the rule of `harness.probes.disturbed`.
+    """
 
     steps: int
     seconds: float
+    cpu_s: float | None = None
+    others_cpu_s: float | None = None
+    stolen_s: float | None = None
+    queued_s: float | None = None
+    pressure_s: float | None = None
+    preempted: int | None = None
+    disturbed: bool = False
 
 
 @dataclass(frozen=True)
@@ -105,6 +125,7 @@ class Samples:
     warmup: tuple[Block, ...] = ()
     warmup_outcome: str = ""
     steady: tuple[Block, ...] = ()
+    steady_outcome: str = ""
     epochs: tuple[Epoch, ...] = ()
     infer: tuple[Block, ...] = ()
     infer_latency_s: tuple[float, ...] = ()
@@ -142,7 +163,8 @@ class Contention:
     """What else the machine did while the run lasted.
 
     `others_cpu_share` is the share of all CPU time that other processes used, steal included;
-    `contended` says that it was above the limit under which rows are ranked.
+    `contended` says that it was above the limit under which rows are ranked, or that too few timed
+    blocks were undisturbed.
     """
 
     load_1m_before: float | None = None

@@ -25,8 +25,17 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     # Versions 2 and 3 only add fields that have a default.
     1: lambda fields: fields,
     2: lambda fields: fields,
+    3: lambda fields: _without_interval_rule(fields),
 }
 """For each older schema version, what turns its line into one of the next version."""
+
+
+def _without_interval_rule(fields: dict[str, Any]) -> dict[str, Any]:
+    """Before version 4 the budget alone ended the timed blocks."""
+    protocol = fields.get("protocol")
+    if not isinstance(protocol, dict):
+        return fields  # validation says what is wrong
+    return fields | {"protocol": {"interval_width": 0.0} | protocol}
 
 
 @dataclass(frozen=True)

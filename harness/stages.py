@@ -10,7 +10,7 @@ from __future__ import annotations
 import gc
 import math
 import random
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle
 from pathlib import Path
@@ -25,7 +25,7 @@ from harness.batches import Batches, Rows
 from harness.cells import Cell
 from harness.clock import Stopwatch, now
 from harness.errors import EpochmarkError, WorkerError
-from harness.measure import measure_steady
+from harness.measure import Steady, measure_steady, time_block, warm_up
 from harness.metrics import reaches
 from harness.probes import peak_resident_bytes, reset_peak
 from harness.schema import Block, DataOrigin, Epoch, Gate, Memory, Protocol, Samples
@@ -33,15 +33,25 @@ from harness.workload import Array, Batch, Optimizer, Scale, Workload
 
 RESIDENT_BATCHES = 4
 
+TURNS = "turns"
+"""The stage in which a worker times single blocks as it is told to."""
+
+WARM_UP = 0
+"""In place of a block's steps: warm up by rule."""
+
 
 @dataclass(frozen=True)
 class Job:
-    """One run as the parent asks for it."""
+    """One run as the parent asks for it.
+
+    With `turns`, it ends in blocks that the parent orders one by one, in place of a run's own.
+    """
 
     cell: Cell
     seed: int
     protocol: Protocol
     weights: str = ""
+    turns: bool = False
 
 
 class Finished(Exception):  # noqa: N818 - not an error: the protocol asked to stop here
@@ -51,7 +61,15 @@ class Finished(Exception):  # noqa: N818 - not an error: the protocol asked to s
 class Measurement:
     """The state of one run: what was built, and what has been measured so far."""
 
-    def __init__(self, job: Job, workload: Workload, enter: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        job: Job,
+        workload: Workload,
+        enter: Callable[[str], None],
+        *,
+        orders: Iterable[int] = (),
+        answer: Callable[[Block], None] = lambda block: None,
+    ) -> None:
         self.job = job
         self.workload = workload
         self.scale = workload.scales[job.cell.scale]
@@ -69,6 +87,8 @@ class Measurement:
         self.gate_batch: Any = None
         self._peaks: list[int] = []
         self._enter = enter
+        self._orders = orders
+        self._answer = answer
         self._stage = "start"
 
     def enter(self, stage: str) -> None:
@@ -91,7 +111,9 @@ class Measurement:
             self._gate_a_twin()
             self._build(self.scale)
             self._compile()
-        if self.job.cell.phase == "train":
+        if self.job.turns:
+            self._take_turns()
+        elif self.job.cell.phase == "train":
             self._steady()
             self._train()
         else:
@@ -348,17 +370,43 @@ class Measurement:
 
     def _steady(self) -> None:
         self.enter("steady")
+        steady = measure_steady(*self._stepping(), self.job.protocol)
+        self._note(steady)
+        self.samples = replace(self.samples, steady=steady.blocks)
+        self._restore_initial_state()
+
+    def _take_turns(self) -> None:
+        """Answer every order with a block: the parent lets another worker run in between."""
+        training = self.job.cell.phase == "train"
+        step, synchronise = self._stepping() if training else self._inferring()
+
+        def timed(steps: int) -> Block:
+            return time_block(steps, step, synchronise)
+
+        synchronise(step())
+        self.enter(TURNS)
+        for steps in self._orders:
+            if steps == WARM_UP:
+                self._answer(warm_up(timed, self.job.protocol).blocks[-1])
+            else:
+                self._answer(timed(steps))
+
+    def _stepping(self) -> tuple[Callable[[], Any], Callable[[Any], None]]:
+        """The step that is timed, on batches that are on the device, and its synchroniser."""
         placed = cycle([self.trainer.place(b) for b in self._batches(0).first(RESIDENT_BATCHES)])
-        steady = measure_steady(
-            lambda: self.trainer.step(next(placed)), self.trainer.synchronise, self.job.protocol
-        )
+        return lambda: self.trainer.step(next(placed)), self.trainer.synchronise
+
+    def _inferring(self) -> tuple[Callable[[], Any], Callable[[Any], None]]:
+        return lambda: self.trainer.infer(self.placed_inputs), self.trainer.synchronise
+
+    def _note(self, steady: Steady) -> None:
+        """How the timing went: warm-up, and which rules ended it and the timed blocks."""
         self.samples = replace(
             self.samples,
-            warmup=steady.warmup,
-            warmup_outcome=steady.outcome,
-            steady=steady.blocks,
+            warmup=steady.warmup.blocks,
+            warmup_outcome=steady.warmup.outcome,
+            steady_outcome=steady.outcome,
         )
-        self._restore_initial_state()
 
     def _train(self) -> None:
         self.enter("train")
@@ -475,25 +523,16 @@ class Measurement:
 
     def _infer(self) -> None:
         self.enter("infer")
-        steady = measure_steady(
-            lambda: self.trainer.infer(self.placed_inputs),
-            self.trainer.synchronise,
-            self.job.protocol,
-        )
+        steady = measure_steady(*self._inferring(), self.job.protocol)
+        self._note(steady)
         one = self.trainer.place_inputs(self.data.test_inputs(self.arrays, 0, 1))
         latency = [self._call_seconds(one) for _ in range(self.job.protocol.latency_calls + 2)]
+        # The first calls compile and warm up.
         self.samples = replace(
-            self.samples,
-            warmup=steady.warmup,
-            warmup_outcome=steady.outcome,
-            infer=steady.blocks,
-            # The first calls compile and warm up.
-            infer_latency_s=tuple(latency[2:]),
+            self.samples, infer=steady.blocks, infer_latency_s=tuple(latency[2:])
         )
 
     def _call_seconds(self, placed: Any) -> float:
-        from harness.measure import time_block
-
         block: Block = time_block(1, lambda: self.trainer.infer(placed), self.trainer.synchronise)
         return block.seconds
 

@@ -22,6 +22,10 @@ ALPHA = 0.01
 POWER = 0.9
 """How often an effect of the smallest detectable size is found."""
 
+EFFECT = 4.0
+"""Variance of the prior of a sequential test, in squared standard deviations of a pair: about the
+effects that eight pairs or so can tell."""
+
 LEVEL = 0.95
 """Of the intervals that describe a single row."""
 
@@ -41,18 +45,42 @@ class Difference:
 
     def interval(self, alpha: float) -> tuple[float, float]:
         """The ratio's two-sided interval that misses it in a share of `alpha`."""
-        half = self._quantile(1 - alpha / 2) * self.error
+        half = self.bound(alpha) * self.error
+        if half > 700:  # beyond what exp can hold
+            return 0.0, math.inf
         return math.exp(self.log - half), math.exp(self.log + half)
+
+    def bound(self, alpha: float) -> float:
+        """Half of the interval, in standard errors."""
+        return float(stats.t.ppf(1 - alpha / 2, self.freedom))
 
     def detectable(self, alpha: float) -> float:
         """The slowdown, as a share, that a test at `alpha` finds in `POWER` of the attempts."""
         # The noncentral t of Johnson and Welch (Biometrika 31, 1940): no equation to solve.
-        bound = self._quantile(1 - alpha / 2)
+        bound = self.bound(alpha)
         spread = math.sqrt(1 + bound**2 / (2 * self.freedom))
-        return math.expm1((bound + float(stats.norm.ppf(POWER)) * spread) * self.error)
+        effect = (bound + float(stats.norm.ppf(POWER)) * spread) * self.error
+        return math.expm1(effect) if effect < 700 else math.inf
 
-    def _quantile(self, share: float) -> float:
-        return float(stats.t.ppf(share, self.freedom))
+
+class Sequential(Difference):
+    """A mean of pairs that may be looked at after every pair, and the pairing ended at any look.
+
+    Its interval misses the true ratio at any look at all in a share of `alpha` at most: it is what
+    a Bayes factor below 1 / alpha leaves over, which is a martingale where the ratio is true
+    (Ville's inequality). Of the t-test with a normal prior of variance EFFECT on the standardised
+    effect and the right Haar prior on its scale, as in Rouder et al., Psychonomic Bulletin &
+    Review 16 (2009), and Wang and Ramdas, Anytime-valid t-tests, arXiv:2310.03722.
+    """
+
+    def bound(self, alpha: float) -> float:
+        """Half of the interval, in standard errors; infinite for the first pairs."""
+        pairs = self.freedom + 1
+        grown = 1 + pairs * EFFECT
+        limit = (math.sqrt(grown) / alpha) ** (2 / pairs)
+        if limit >= grown:
+            return math.inf
+        return math.sqrt(self.freedom * (limit - 1) / (1 - limit / grown))
 
 
 def interval(values: Sequence[float], *, level: float = LEVEL) -> tuple[float, float] | None:
@@ -76,6 +104,12 @@ def difference(baseline: Sequence[float], contender: Sequence[float]) -> Differe
 def paired_difference(baseline: Sequence[float], contender: Sequence[float]) -> Difference:
     """Contender to baseline where the figures at one place were measured side by side."""
     return _mean(np.log(np.array(contender, np.float64)) - np.log(np.array(baseline, np.float64)))
+
+
+def sequential_difference(logs: Sequence[float]) -> Sequential:
+    """From the logarithms of the pairs' ratios so far, at least two."""
+    mean = _mean(np.array(logs, np.float64))
+    return Sequential(mean.log, mean.error, mean.freedom)
 
 
 def mean_difference(parts: Sequence[Difference]) -> Difference:

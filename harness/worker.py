@@ -1,7 +1,8 @@
 """The process of one run: reads its job, measures, and reports over a pipe of its own.
 
-Started as `python -m harness.worker FD` with the job as JSON on standard input. Every line written
-to FD is one JSON event; standard output and error belong to the frameworks.
+Started as `python -m harness.worker FD` with the job as JSON in the first line of standard input;
+for a worker that takes turns, every further line is the steps of a block. Every line written to FD
+is one JSON event; standard output and error belong to the frameworks.
 """
 
 from __future__ import annotations
@@ -32,6 +33,7 @@ def read_job(text: str) -> Job:
         seed=fields["seed"],
         protocol=Protocol(**fields["protocol"]),
         weights=fields["weights"],
+        turns=fields["turns"],
     )
 
 
@@ -39,7 +41,7 @@ def main() -> None:
     """Run the job and report; the exit status is 0 whenever a report was sent."""
     descriptor = int(sys.argv[1])
     os.set_inheritable(descriptor, False)
-    job = read_job(sys.stdin.read())
+    job = read_job(sys.stdin.readline())
     with os.fdopen(descriptor, "w", encoding="utf-8") as pipe:
         send(pipe, {"event": "report", "report": asdict(measure(job, pipe))})
 
@@ -57,6 +59,8 @@ def measure(job: Job, pipe: TextIO) -> Report:
         job,
         workload(job.cell.workload),
         lambda stage: send(pipe, {"event": "stage", "stage": stage}),
+        orders=map(int, sys.stdin),
+        answer=lambda block: send(pipe, {"event": "block", "block": asdict(block)}),
     )
     baseline = None
     framework: Backend | None = None

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner
 
-from harness import doctor, peak_child
+from harness import doctor, fitness, peak_child
 from harness.cells import BACKENDS
 from harness.cli import app
 from harness.errors import EpochmarkError
+from harness.fitness import Check
 from harness.peak import Figure, Measured, peaks_of
 from harness.probes import machine_name
 from harness.schema import Block, Contention
@@ -216,10 +217,12 @@ def test_json_and_csv() -> None:
 def test_the_command_writes_and_prints(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(doctor, "examine", lambda say: MEASURED)
+    monkeypatch.setattr(fitness, "checks", lambda: [Check("swap", "9 MiB", "0 MiB", False, "cure")])
     answer = CliRunner().invoke(app, ["doctor", "--results", "mine", "--format", "json"])
     assert answer.exit_code == 0
     assert json.loads(answer.stdout)["machine"] == "laptop"
     assert answer.stderr == (
+        "swap  unfit  9 MiB  0 MiB\nswap: cure.\n"
         "Written to mine/peaks/laptop.json: the MFU of runs on this machine is a share of these "
         "peaks.\n"
     )

@@ -257,6 +257,7 @@ WRITERS = {
     "harness/data.py": "prepared arrays, into the cache folder",
     "harness/downloads.py": "unpacked downloads, into a temporary folder",
     "harness/export.py": "the table, to the file that the user names",
+    "harness/noise.py": "a machine's noise floors, into the results folder",
     "harness/peak.py": "a machine's measured peaks, into the results folder",
     "harness/probes.py": "the kernel's switch that resets the peak of memory",
     "harness/readme.py": "the generated blocks of README.md, for developers",

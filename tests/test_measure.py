@@ -11,7 +11,15 @@ from dataclasses import replace
 
 import pytest
 
-from harness.measure import Steady, measure_steady, steps_per_block, time_block
+from harness.measure import (
+    Steady,
+    measure_steady,
+    median_interval,
+    steps_per_block,
+    time_block,
+    timed_blocks,
+)
+from harness.probes import Moment
 from harness.schema import Block, Protocol
 
 STEP_S = 2.0**-7
@@ -22,6 +30,7 @@ PROTOCOL = Protocol(
     warmup_tolerance=0.05,
     min_blocks=5,
     max_blocks=30,
+    interval_width=0.0,
     steady_budget_s=1.5,
 )
 
@@ -54,7 +63,9 @@ class Device:
         self.queued.clear()
 
     def measure(self, protocol: Protocol = PROTOCOL) -> Steady:
-        return measure_steady(self.step, self.synchronise, protocol, clock=self.clock)
+        return measure_steady(
+            self.step, self.synchronise, protocol, clock=self.clock, watch=unwatched
+        )
 
     def spans(self) -> list[list[str]]:
         """What happened before the first, between each two, and after the last clock reading."""
@@ -67,6 +78,10 @@ class Device:
         return found
 
 
+def unwatched() -> Moment | None:
+    return None
+
+
 def steps_of(blocks: tuple[Block, ...]) -> list[int]:
     return [block.steps for block in blocks]
 
@@ -77,8 +92,14 @@ def steps_of(blocks: tuple[Block, ...]) -> list[int]:
 @pytest.mark.parametrize("steps", [1, 2, 7])
 def test_a_block_is_steps_and_one_synchronisation_between_two_readings(steps: int) -> None:
     device = Device()
-    block = time_block(steps, device.step, device.synchronise, clock=device.clock)
-    assert device.events == ["clock", *["step"] * steps, "synchronise", "clock"]
+
+    def watch() -> Moment | None:
+        device.events.append("watch")
+        return None
+
+    block = time_block(steps, device.step, device.synchronise, clock=device.clock, watch=watch)
+    timed = ["clock", *["step"] * steps, "synchronise", "clock"]
+    assert device.events == ["watch", *timed, "watch"], "nothing is looked up while time runs"
     assert block == Block(steps=steps, seconds=steps * STEP_S)
 
 
@@ -92,7 +113,7 @@ def test_only_steps_and_the_closing_synchronisation_are_timed() -> None:
     assert before == ["step", "synchronise"], "the first step ends before any clock is read"
     assert after == []
     timed = [span for span in timed if span]
-    blocks = steady.warmup + steady.blocks
+    blocks = steady.warmup.blocks + steady.blocks
     assert timed == [["step"] * block.steps + ["synchronise"] for block in blocks]
 
 
@@ -110,7 +131,7 @@ def test_a_block_holds_the_time_of_its_own_steps_and_no_others() -> None:
     device = Device(lambda number: number * 2.0**-10)
     steady = device.measure(replace(PROTOCOL, warmup_ceiling_blocks=4))
     number = 2  # the first step belongs to no block
-    for block in steady.warmup + steady.blocks:
+    for block in steady.warmup.blocks + steady.blocks:
         own = range(number, number + block.steps)
         assert block.seconds == sum(own) * 2.0**-10
         number += block.steps
@@ -124,34 +145,34 @@ def test_warmup_is_kept_raw_and_apart_from_the_timed_blocks() -> None:
     """Two slow starts: the first step of all, and the first step of warm-up."""
     device = Device(lambda number: {1: 64.0, 2: 1.0}.get(number, STEP_S))
     steady = device.measure()
-    assert steady.warmup[0] == Block(steps=1, seconds=1.0)
-    assert all(block.seconds / block.steps == STEP_S for block in steady.warmup[1:])
+    assert steady.warmup.blocks[0] == Block(steps=1, seconds=1.0)
+    assert all(block.seconds / block.steps == STEP_S for block in steady.warmup.blocks[1:])
     assert all(block.seconds / block.steps == STEP_S for block in steady.blocks)
-    assert sum(steps_of(steady.warmup + steady.blocks)) == device.steps - 1
+    assert sum(steps_of(steady.warmup.blocks + steady.blocks)) == device.steps - 1
 
 
 def test_equal_steps_are_steady_after_four_blocks() -> None:
     steady = Device().measure()
-    assert (steady.outcome, len(steady.warmup)) == ("steady", 4)
+    assert (steady.warmup.outcome, len(steady.warmup.blocks)) == ("steady", 4)
 
 
 @pytest.mark.parametrize("floor", [5, 9])
 def test_warmup_lasts_at_least_its_floor(floor: int) -> None:
     steady = Device().measure(replace(PROTOCOL, warmup_floor_blocks=floor))
-    assert (steady.outcome, len(steady.warmup)) == ("steady", floor)
+    assert (steady.warmup.outcome, len(steady.warmup.blocks)) == ("steady", floor)
 
 
 def test_steps_that_never_settle_end_at_the_ceiling() -> None:
     device = Device(lambda number: 2.0**-number)
     steady = device.measure(replace(PROTOCOL, block_min_s=2.0**-30, warmup_ceiling_blocks=9))
-    assert (steady.outcome, len(steady.warmup)) == ("ceiling", 9)
+    assert (steady.warmup.outcome, len(steady.warmup.blocks)) == ("ceiling", 9)
     assert len(steady.blocks) >= PROTOCOL.min_blocks, "and are still measured"
 
 
 def test_slow_steps_end_warmup_by_the_budget() -> None:
     """Three blocks of 4 s are too few to judge and above twice the budget of 1.5 s."""
     steady = Device(lambda number: 4.0).measure()
-    assert (steady.outcome, steps_of(steady.warmup)) == ("budget", [1, 1, 1])
+    assert (steady.warmup.outcome, steps_of(steady.warmup.blocks)) == ("budget", [1, 1, 1])
 
 
 @pytest.mark.parametrize(("later", "outcome"), [(1.04, "steady"), (1.06, "budget")])
@@ -159,14 +180,14 @@ def test_steady_means_medians_within_the_tolerance(later: float, outcome: str) -
     """Of four blocks of one step, the last two are slower by 4 or by 6 percent."""
     device = Device(lambda number: 1.0 if number <= 3 else later)
     steady = device.measure(replace(PROTOCOL, steady_budget_s=2.0))
-    assert (steady.outcome, len(steady.warmup)) == (outcome, 4)
+    assert (steady.warmup.outcome, len(steady.warmup.blocks)) == (outcome, 4)
 
 
 def test_a_slow_start_is_forgotten_when_four_later_blocks_agree() -> None:
     device = Device(lambda number: 0.5 if number <= 3 else STEP_S)
     steady = device.measure()
-    assert steady.outcome == "steady"
-    times = [block.seconds / block.steps for block in steady.warmup]
+    assert steady.warmup.outcome == "steady"
+    times = [block.seconds / block.steps for block in steady.warmup.blocks]
     assert times == [0.5, 0.5, *[STEP_S] * 4]
 
 
@@ -175,7 +196,7 @@ def test_a_slow_start_is_forgotten_when_four_later_blocks_agree() -> None:
 
 def test_a_block_is_as_long_as_the_least_block_time() -> None:
     steady = Device().measure()
-    assert steps_of(steady.warmup) == [1, 16, 16, 16]
+    assert steps_of(steady.warmup.blocks) == [1, 16, 16, 16]
     assert set(steps_of(steady.blocks)) == {16}
     assert all(block.seconds >= PROTOCOL.block_min_s for block in steady.blocks)
 
@@ -183,7 +204,7 @@ def test_a_block_is_as_long_as_the_least_block_time() -> None:
 def test_the_length_follows_steps_that_become_faster() -> None:
     """0.5 s a step at first, then 2^-7 s: blocks grow as soon as that is seen."""
     device = Device(lambda number: 0.5 if number <= 2 else STEP_S)
-    assert steps_of(device.measure().warmup)[:3] == [1, 1, 16]
+    assert steps_of(device.measure().warmup.blocks)[:3] == [1, 1, 16]
 
 
 @pytest.mark.parametrize(
@@ -204,12 +225,75 @@ def test_steps_per_block(block: Block, steps: int) -> None:
 
 def test_timed_blocks_end_with_the_budget() -> None:
     """1.5 s in blocks of an eighth of a second."""
-    assert len(Device().measure().blocks) == 12
+    steady = Device().measure()
+    assert (len(steady.blocks), steady.outcome) == (12, "budget")
 
 
 def test_timed_blocks_are_at_least_the_least_number_however_slow() -> None:
-    assert len(Device(lambda number: 4.0).measure().blocks) == PROTOCOL.min_blocks
+    steady = Device(lambda number: 4.0).measure()
+    assert (len(steady.blocks), steady.outcome) == (PROTOCOL.min_blocks, "budget")
 
 
 def test_timed_blocks_are_at_most_the_largest_number_however_fast() -> None:
-    assert len(Device().measure(replace(PROTOCOL, max_blocks=7)).blocks) == 7
+    steady = Device().measure(replace(PROTOCOL, max_blocks=7))
+    assert (len(steady.blocks), steady.outcome) == (7, "blocks")
+
+
+# When the median is known well enough
+
+
+def ended_after(times: list[float], protocol: Protocol) -> tuple[int, str]:
+    """How many of these blocks of one step are timed, and the outcome; the last ones repeat."""
+    left = iter(times + [times[-1]] * 100)
+    clock = Device().clock
+    blocks, outcome = timed_blocks(lambda steps: Block(steps, next(left)), 1, protocol, clock=clock)
+    return len(blocks), outcome
+
+
+NARROW = replace(PROTOCOL, min_blocks=6, interval_width=0.02)
+
+
+@pytest.mark.parametrize(
+    ("times", "blocks"),
+    [
+        ([1.0] * 6, 6),
+        ([1.0, 1.0, 1.0, 1.0, 1.0, 1.019], 6),
+        # Six blocks leave out none, so the first is an end of the interval; of nine, it leaves
+        # out one on either side.
+        ([1.021, 1.0, 1.0, 1.0, 1.0, 1.0], 9),
+        ([1.1, 1.2, 0.9, 1.0, 1.0, 1.0], 12),
+    ],
+)
+def test_timed_blocks_end_when_the_interval_of_their_median_is_narrow(
+    times: list[float], blocks: int
+) -> None:
+    assert ended_after(times, NARROW) == (blocks, "narrow")
+
+
+def test_an_interval_that_stays_wide_ends_with_the_last_block() -> None:
+    assert ended_after([1.0, 1.1] * 30, NARROW) == (30, "blocks")
+
+
+def test_disturbed_blocks_do_not_narrow_the_interval() -> None:
+    """Every other block is disturbed: twelve are timed for six that count."""
+    counted = iter([False, True] * 30)
+    blocks, outcome = timed_blocks(
+        lambda steps: Block(steps, 1.0, disturbed=next(counted)), 1, NARROW, clock=Device().clock
+    )
+    assert ([block.disturbed for block in blocks].count(False), outcome) == (6, "narrow")
+
+
+@pytest.mark.parametrize(
+    ("count", "ends"),
+    [(6, (0, 5)), (8, (0, 7)), (9, (1, 7)), (12, (2, 9)), (15, (3, 11)), (30, (9, 20))],
+)
+def test_the_interval_of_a_median_is_two_of_the_values(count: int, ends: tuple[int, int]) -> None:
+    """The ranks of the usual table for 95 % (Conover, Practical Nonparametric Statistics)."""
+    shuffled = [float(number * 7 % count) for number in range(count)] if count % 7 else None
+    values = shuffled or [float(number) for number in range(count)]
+    assert median_interval(values) == ends
+
+
+@pytest.mark.parametrize("count", [0, 1, 5])
+def test_too_few_values_have_no_interval(count: int) -> None:
+    assert median_interval([1.0] * count) is None

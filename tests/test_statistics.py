@@ -10,12 +10,15 @@ import pytest
 
 from harness.statistics import (
     ALPHA,
+    EFFECT,
     POWER,
     Difference,
+    Sequential,
     difference,
     interval,
     mean_difference,
     paired_difference,
+    sequential_difference,
 )
 
 ROUNDS = 1500
@@ -130,3 +133,64 @@ def test_identical_figures_have_an_interval_of_no_width() -> None:
     same = difference([0.01, 0.01], [0.02, 0.02])
     assert same.error == 0.0
     assert same.ratio() == pytest.approx(2.0)
+
+
+# Looking after every pair
+
+
+def bayes_factor(logs: list[float]) -> float:
+    """Of Rouder et al. 2009, equation for a normal prior, written out from the t statistic."""
+    count = len(logs)
+    error = float(np.std(logs, ddof=1)) / math.sqrt(count)
+    t2 = (float(np.mean(logs)) / error) ** 2
+    grown = 1 + count * EFFECT
+    odds = (1 + t2 / (count - 1)) / (1 + t2 / ((count - 1) * grown))
+    return math.pow(odds, count / 2) / math.sqrt(grown)
+
+
+@pytest.mark.parametrize("count", [5, 8, 30])
+def test_the_interval_ends_where_the_bayes_factor_is_one_in_alpha(count: int) -> None:
+    logs = np.random.default_rng(count).normal(0.03, 0.02, count)
+    found = sequential_difference(logs.tolist())
+    for end in found.interval(ALPHA):
+        assert bayes_factor((logs - math.log(end)).tolist()) == pytest.approx(1 / ALPHA)
+
+
+def test_the_first_pairs_tell_nothing_yet() -> None:
+    found = sequential_difference([0.5, 0.50001])
+    assert found.interval(ALPHA) == (0.0, math.inf)
+    assert found.detectable(ALPHA) == math.inf
+
+
+def test_no_look_of_many_is_a_false_alarm_more_often_than_stated() -> None:
+    """The same looks with a fixed test give false alarms several times as often."""
+    random = np.random.default_rng(7)
+    sequential = fixed = 0
+    for _ in range(ROUNDS):
+        logs = random.normal(0, SPREAD, 25).tolist()
+        looks = range(2, len(logs) + 1)
+        sequential += any(missed(sequential_difference(logs[:n])) for n in looks)
+        fixed += any(missed(paired_difference([1.0] * n, np.exp(logs[:n]).tolist())) for n in looks)
+    assert share(sequential) <= ALPHA
+    assert share(fixed) > 3 * ALPHA
+
+
+def missed(found: Difference) -> bool:
+    low, high = found.interval(ALPHA)
+    return not low <= 1.0 <= high
+
+
+def test_the_smallest_detectable_slowdown_of_a_sequence_is_honest() -> None:
+    """Of pairs with that slowdown, the last look alone finds as many as it says, or more."""
+    random = np.random.default_rng(8)
+    count = 12
+    half = sequential_difference(random.normal(0, SPREAD, count).tolist()).bound(ALPHA)
+    error = SPREAD / math.sqrt(count)
+    slowdown = Difference(0.0, error, count - 1)
+    effect = math.log1p(Sequential(0.0, error, count - 1).detectable(ALPHA))
+    assert effect > half * error > slowdown.bound(ALPHA) * error
+    hits = 0
+    for _ in range(ROUNDS):
+        found = sequential_difference(random.normal(effect, SPREAD, count).tolist())
+        hits += found.interval(ALPHA)[0] > 1.0
+    assert share(hits) == pytest.approx(POWER, abs=0.04)

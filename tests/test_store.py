@@ -48,7 +48,9 @@ def variety(seed: int) -> Run:
         )
         for _ in range(rng.randint(0, 3))
     )
-    samples = Samples(rng.choice([None, 1e-12, 3.0]), blocks, rng.choice(texts), blocks, epochs)
+    samples = Samples(
+        rng.choice([None, 1e-12, 3.0]), blocks, rng.choice(texts), blocks, epochs=epochs
+    )
     return make_run(
         run=f"r{seed}",
         samples=samples,

@@ -10,7 +10,7 @@ import pytest
 
 from harness import schema_json
 from harness.errors import NewerSchemaError, ResultsError
-from harness.schema import STATUSES
+from harness.schema import STATUSES, Protocol
 from harness.store import read_file
 from tests.records import SESSION, make_run, write_session
 
@@ -96,6 +96,18 @@ def test_a_line_that_is_not_a_run_is_named_and_skipped(
     assert found.notices == (f"line 2 of {NAME} was skipped: {problem}.",)
 
 
+def test_before_version_4_no_rule_but_the_budget_ended_the_timed_blocks() -> None:
+    path = write_session(RESULTS, make_run())
+    for number in (1, 2):
+        line = json.loads(path.read_text().splitlines()[number - 1])
+        del line["protocol"]["interval_width"]
+        change(path, number, schema_version=3, protocol=line["protocol"])
+    found = read_file(path)
+    assert found.session.protocol.interval_width == 0.0
+    assert found.runs[0].protocol.interval_width == 0.0
+    assert Protocol().interval_width > 0
+
+
 @pytest.mark.parametrize("damage", [b"{", b"[]", b"\xff", b'{"x": NaN}', b"1e999", b"[" * 99999])
 def test_damage_in_the_middle_is_named_and_skipped(damage: bytes) -> None:
     path = write_session(RESULTS, make_run(), make_run(run="r0002"))
@@ -114,7 +126,7 @@ def test_a_file_from_a_later_version_is_refused(number: int) -> None:
     with pytest.raises(NewerSchemaError) as caught:
         read_file(path)
     assert str(caught.value) == (
-        f"{NAME} was written by a later Epochmark (schema 9; this one reads up to 3). "
+        f"{NAME} was written by a later Epochmark (schema 9; this one reads up to 4). "
         "Upgrade Epochmark to read it."
     )
     assert caught.value.exit_status == 2
@@ -122,8 +134,8 @@ def test_a_file_from_a_later_version_is_refused(number: int) -> None:
 
 def test_older_lines_are_upgraded_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_session(RESULTS, make_run())
-    monkeypatch.setattr(schema_json, "SCHEMA_VERSION", 5)
-    steps = {3: {"replay": "one"}, 4: {"log_tail": "two"}}
+    monkeypatch.setattr(schema_json, "SCHEMA_VERSION", 6)
+    steps = {4: {"replay": "one"}, 5: {"log_tail": "two"}}
     for version, fields in steps.items():
         upgrade = lambda found, extra=fields: found | (extra if found["kind"] == "run" else {})  # noqa: E731
         monkeypatch.setitem(schema_json.UPGRADES, version, upgrade)

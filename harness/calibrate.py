@@ -1,0 +1,71 @@
+"""What `epochmark doctor --calibrate` does: pairs of the same code, in rounds over the cells."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from harness import probes, runner
+from harness.ab import Failure, Pair, measure_pair
+from harness.cells import Cell
+from harness.child import HERE
+from harness.clock import utc_now
+from harness.noise import Floor, floor_of, read_floors, write_floors
+from harness.schema import Protocol
+from harness.units import ABSENT, digits
+
+Say = Callable[[str], None]
+
+
+def calibrate(cells: Sequence[Cell], pairs: int, results: Path, say: Say) -> Path:
+    """So many A/A pairs of every cell; the file is written after each round. Returns its path.
+
+    Rounds go over all cells, so that drift of the machine hits them alike. A cell that fails is
+    told and left out.
+    """
+    runner.prepare_data(cells, say)
+    machine, commit = probes.machine_name(), runner.suite_commit()
+    read_floors(results, machine)  # a damaged file is told before hours are spent
+    found: dict[Cell, list[Pair]] = {cell: [] for cell in cells}
+    path = write_floors(results, machine, {})
+    for number in range(pairs):
+        for cell in [cell for cell in cells if cell in found]:
+            pair = measure_pair(cell, HERE, HERE, number=number, protocol=Protocol())
+            if isinstance(pair, Failure):
+                say(f"{cell.id}: ended as {pair.ended.status!r}: {pair.ended.reason}")
+                del found[cell]
+                continue
+            found[cell].append(pair)
+            say(f"[{number + 1}/{pairs}] {cell.id}: {_told(pair)}")
+        as_of = utc_now()[:10]
+        floors = {
+            cell.id: floor_of(measured, as_of=as_of, suite_commit=commit)
+            for cell, measured in found.items()
+        }
+        path = write_floors(results, machine, floors)
+    return path
+
+
+def _told(pair: Pair) -> str:
+    return "disturbed" if pair.log_ratio is None else f"ratio {math.exp(pair.log_ratio):.4f}"
+
+
+def render(floors: dict[str, Floor]) -> str:
+    """A line per cell: pairs, and the two floors."""
+    head = ("cell", "pairs", "floor in turns", "floor apart", "as of")
+    rows = [head, *(_row(cell, floor) for cell, floor in floors.items())]
+    widths = [max(len(row[place]) for row in rows) for place in range(len(head))]
+    return "\n".join(
+        "  ".join(part.ljust(width) for part, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    )
+
+
+def _row(cell: str, floor: Floor) -> tuple[str, ...]:
+    shares = [_percent(share) for share in (floor.in_turns, floor.apart)]
+    return cell, str(len(floor.pair_ratios)), *shares, floor.as_of
+
+
+def _percent(share: float) -> str:
+    return f"{digits(100 * share, 2)} %" if math.isfinite(share) else ABSENT

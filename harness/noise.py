@@ -1,0 +1,108 @@
+"""A machine's noise floor: how far pairs of the same code differ, cell by cell.
+
+Kept in results/noise/<machine>.json, a cell's newest calibration in place of the older one.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median, stdev
+from typing import Any
+
+from scipy import stats
+
+from harness.ab import Pair
+from harness.errors import ResultsError
+from harness.store import spelled
+
+LEVEL = 0.99
+"""So many of further pairs of the same code differ by less than the floor."""
+
+
+@dataclass(frozen=True)
+class Floor:
+    """What pairs of the same code showed of one cell.
+
+    `pair_ratios` are of workers that ran in turns; `step_times_s` of every one of these workers,
+    in the order of time. Both are raw, and the floors are computed from them.
+    """
+
+    as_of: str
+    suite_commit: str
+    pair_ratios: tuple[float, ...]
+    step_times_s: tuple[float, ...]
+
+    @property
+    def in_turns(self) -> float:
+        """The difference, as a share, that a further pair of workers in turns stays below."""
+        count = len(self.pair_ratios)
+        return _bound(self.pair_ratios, variances=1 + 1 / count) if count else math.inf
+
+    @property
+    def apart(self) -> float:
+        """Of two workers, each alone and at any time, drift of the machine included."""
+        return _bound(self.step_times_s, variances=2)
+
+
+def floor_of(pairs: Sequence[Pair], *, as_of: str, suite_commit: str) -> Floor:
+    """From A/A pairs; those that were mostly disturbed are left out."""
+    kept = [pair for pair in pairs if pair.log_ratio is not None]
+    times = [
+        median(block.seconds / block.steps for block in side if not block.disturbed)
+        for pair in kept
+        for side in (pair.baseline, pair.contender)
+    ]
+    ratios = [math.exp(pair.log_ratio) for pair in kept if pair.log_ratio is not None]
+    return Floor(as_of, suite_commit, tuple(ratios), tuple(times))
+
+
+def _bound(values: Sequence[float], *, variances: float) -> float:
+    """What a difference of so many times the values' variance stays below, as a share."""
+    count = len(values)
+    if count < 2:
+        return math.inf
+    spread = stdev(map(math.log, values))
+    return math.expm1(float(stats.t.ppf(0.5 + LEVEL / 2, count - 1)) * spread * variances**0.5)
+
+
+def write_floors(results: Path, machine: str, floors: Mapping[str, Floor]) -> Path:
+    """Add to the machine's file, or make it; returns its path."""
+    path = _path(results, machine)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    merged = {**read_floors(results, machine), **floors}
+    fields = {"machine": machine, "cells": {cell: asdict(merged[cell]) for cell in sorted(merged)}}
+    path.write_text(json.dumps(fields, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return path
+
+
+def read_floors(results: Path, machine: str) -> dict[str, Floor]:
+    """The machine's floors by cell; none where it was not calibrated.
+
+    Raises ResultsError for a file that is not one of these.
+    """
+    path = _path(results, machine)
+    if not path.is_file():
+        return {}
+    try:
+        cells: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        return {cell: _floor(fields) for cell, fields in cells.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ResultsError(
+            f"{spelled(path)} is not a file of noise floors. Delete it, and calibrate again with "
+            "`epochmark doctor --calibrate`."
+        ) from error
+
+
+def _floor(fields: Mapping[str, Any]) -> Floor:
+    ratios, times = (tuple(map(float, fields[name])) for name in ("pair_ratios", "step_times_s"))
+    if not all(0 < value < math.inf for value in (*ratios, *times)):
+        raise ValueError("a ratio or time that is not positive")
+    return Floor(str(fields["as_of"]), str(fields["suite_commit"]), ratios, times)
+
+
+def _path(results: Path, machine: str) -> Path:
+    return results / "noise" / f"{machine}.json"

@@ -1,0 +1,152 @@
+"""Runs a published row's cell again, as it was run, and says whether its figure came out again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from harness import runner
+from harness.cells import parse_cell
+from harness.errors import UsageError
+from harness.noise import read_floors
+from harness.peak import peaks_of
+from harness.registry import workloads
+from harness.run_command import book, outcome
+from harness.schema import Run
+from harness.store import check_writable, read_file, results_files
+from harness.units import digits, formatted
+
+FIGURE = {"train": "step_time_s", "infer": "infer_throughput_examples_per_s"}
+"""What is compared of each phase: the one figure with many samples."""
+
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A published run and the one made now; `floor` is None where this machine has none."""
+
+    published: Run
+    again: Run
+    floor: float | None
+
+    @property
+    def metric(self) -> str:
+        """The compared figure's name."""
+        return FIGURE[self.published.cell.split("/")[2]]
+
+    @property
+    def ratio(self) -> float | None:
+        """Now to published."""
+        values = [run.metrics.get(self.metric) for run in (self.again, self.published)]
+        return values[0] / values[1] if values[0] and values[1] else None
+
+    @property
+    def reproduced(self) -> bool | None:
+        """Whether the figure is within the floor; None where nobody can say."""
+        if self.again.status != self.published.status:
+            return False
+        if self.ratio is None or self.floor is None or self.again.contention.contended:
+            return None
+        return 1 / (1 + self.floor) <= self.ratio <= 1 + self.floor
+
+
+def replay(name: str, results: Path, *, weights: Path | None, say: Say) -> Replay:
+    """Measure the cell of FILE:RUN again, with its seed and protocol, as a session of its own.
+
+    Raises UsageError when there is no such run, or when it needs weights that were not named.
+    """
+    published = find(name, results)
+    wanted = published.protocol.weights_digest
+    if runner.digest_of(weights) != wanted:
+        needed = f"the file with SHA-256 {wanted}" if wanted else "no --weights"
+        raise UsageError(f"Run {published.run!r} was trained from {needed}. Replay it with that.")
+    cell = parse_cell(published.cell, list(workloads()))
+    check_writable(results)
+    runner.prepare_data([cell], say)
+    session = runner.new_session(
+        [cell],
+        plan="replay",
+        only=(cell.id,),
+        replicates=1,
+        order_seed=0,
+        protocol=published.protocol,
+    )
+    peaks = peaks_of(book(results, "peaks"), session.environment.machine)
+    extras = runner.Extras(published.price, weights, peaks)
+    turn = runner.Planned(0, cell, published.seed - runner.BASE_SEED)
+    say(f"{cell.id} ...")
+    with runner.terminated_as_interrupted():
+        again = runner.run_one(session, turn, results, extras)
+    floors = read_floors(book(results, "noise"), again.environment.machine)
+    floor = floors[cell.id].apart if cell.id in floors else None
+    return Replay(published, again, floor)
+
+
+def find(name: str, results: Path) -> Run:
+    """The run that FILE:RUN names; RUN is its id, or its number in the session's order."""
+    file, colon, wanted = name.rpartition(":")
+    if not colon or not wanted:
+        raise UsageError(f"{name!r} names no run: write FILE:RUN, a results file and a run's id.")
+    (path, *more) = results_files(results, [file])
+    if more:
+        raise UsageError(f"{file!r} names {1 + len(more)} results files.")
+    runs = read_file(path).runs
+    found = [run for run in runs if wanted in (run.run, run.run.rpartition("-")[2])]
+    if not found:
+        known = f" It has {runs[0].run} to {runs[-1].run}." if runs else " It has none."
+        raise UsageError(f"There is no run {wanted!r} in {path.name}.{known}")
+    return found[-1]
+
+
+def differences(published: Run, again: Run) -> list[str]:
+    """Every setting, version and piece of hardware that is not the same, as `name: then, now`."""
+    one, other = _facts(published), _facts(again)
+    return [
+        f"{name}: {one.get(name, 'absent')}, {other.get(name, 'absent')}"
+        for name in sorted({*one, *other})
+        if one.get(name) != other.get(name)
+    ]
+
+
+def _facts(run: Run) -> dict[str, Any]:
+    environment = asdict(run.environment)
+    packages, variables = environment.pop("packages"), environment.pop("variables")
+    return {
+        "suite commit": run.suite_commit,
+        "workload version": run.workload_version,
+        "batch size": run.batch_size,
+        "data": run.data.digest[:16] if run.data else "absent",
+        **environment,
+        **packages,
+        **variables,
+        **run.numerics,
+    }
+
+
+def text(found: Replay) -> str:
+    """Both figures, what differs, and the verdict."""
+    lines = [f"published  {outcome(found.published)}", f"now        {outcome(found.again)}"]
+    told = differences(found.published, found.again)
+    if told:
+        lines += ["", "Not the same (published, now):", *(f"  {line}" for line in told)]
+    return "\n".join([*lines, "", _verdict(found)])
+
+
+def _verdict(found: Replay) -> str:
+    if found.ratio is None:
+        same = "It ended as it did then" if found.reproduced is None else "Not reproduced"
+        return f"{same}: {found.published.status!r} then, {found.again.status!r} now."
+    shown = formatted(found.metric, found.again.metrics[found.metric])
+    head = f"{found.metric} is {shown}, {found.ratio:.3f} times the published one"
+    if found.again.contention.contended:
+        return f"No verdict: {head}, but other work disturbed this run. Replay it again."
+    if found.floor is None:
+        return (
+            f"No verdict: {head}, and this machine's noise is not known for the cell. Measure it "
+            f"with `epochmark doctor --calibrate --only '{found.published.cell}'`."
+        )
+    word = "Reproduced" if found.reproduced else "Not reproduced"
+    return f"{word}: {head}; the noise floor here is {digits(100 * found.floor, 2)} %."

@@ -1,0 +1,227 @@
+"""Steps in the history of a figure: where it changed, by how much, and what else changed there.
+
+The places come from `ruptures` (exact segmentation with a penalty per change point); whether a step
+is one at all is decided by Welch's test between the segments beside it, corrected for all places
+that it could have been at: the segmentation chose the one that differs most. Knows no files.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from harness import statistics
+from harness.compare import usable
+from harness.errors import unknown
+from harness.metrics import METRICS
+from harness.statistics import ALPHA, Difference
+from harness.summary import POINT
+
+FIGURES = (
+    "step_time_s",
+    "compile_time_s",
+    "epoch_time_s",
+    "infer_latency_s",
+    "infer_throughput_examples_per_s",
+    "peak_host_memory_bytes",
+    "peak_device_memory_bytes",
+    "quality_error",
+    "cost_per_epoch_usd",
+)
+"""The metrics that are watched unless others are named."""
+
+SEGMENT = 4
+"""Sessions on either side of a step, at least: with fewer, Welch's test tells little."""
+
+MAGNITUDE = 0.02
+"""A step is this share at least, and the machine's noise floor where that is known."""
+
+CAUSES = (
+    "suite_commit", "workload_version", "keras", "tensorflow", "jax", "torch", "numpy", "python",
+    "os", "cpu", "accelerators", "protocol", "numerics", "data_source", "price", "price_snapshot",
+)  # fmt: skip
+"""Columns that can explain a step when they change at it."""
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Step:
+    """A change of the level, between the session before it and the first one after it.
+
+    `new` says that the history without its newest session does not show it yet.
+    """
+
+    machine: str
+    cell: str
+    batch_size: int
+    metric: str
+    before: str
+    session: str
+    started_at: str
+    levels: tuple[float, float]
+    difference: Difference
+    worse: bool
+    changed: tuple[str, ...]
+    new: bool
+
+
+@dataclass(frozen=True)
+class History:
+    """Every step, oldest first; how many series were looked at, and how many are too short."""
+
+    steps: tuple[Step, ...]
+    series: int
+    short: int
+    alpha_per_series: float
+
+
+@dataclass(frozen=True)
+class _Series:
+    """A cell's figure, a value per session in the order of time: the median of its processes."""
+
+    point: tuple[Any, ...]
+    metric: str
+    values: Floats
+    rows: pd.DataFrame
+
+
+def history(
+    runs: pd.DataFrame,
+    *,
+    metrics: Sequence[str] = FIGURES,
+    segment: int = SEGMENT,
+    magnitude: float = MAGNITUDE,
+    floors: Mapping[str, float] | None = None,
+    alpha: float = ALPHA,
+) -> History:
+    """The steps of every cell's metrics, from the table of runs.
+
+    `floors` are the machine's noise by cell, for step times. Raises UsageError for an unknown
+    metric.
+    """
+    for name in metrics:
+        if name not in METRICS:
+            raise unknown("metric", name, list(METRICS))
+    every = [series for name in metrics for series in _series(runs, name)]
+    long = [series for series in every if len(series.values) >= 2 * segment]
+    per_series = alpha / max(1, len(long))
+    rule = _Rule(segment, magnitude, floors or {}, per_series)
+    steps = [step for series in long for step in _steps(series, rule)]
+    steps.sort(key=lambda step: (step.started_at, step.cell, step.metric))
+    return History(tuple(steps), len(every), len(every) - len(long), per_series)
+
+
+@dataclass(frozen=True)
+class _Rule:
+    segment: int
+    magnitude: float
+    floors: Mapping[str, float]
+    alpha: float
+
+    def least(self, series: _Series) -> float:
+        """The smallest step of this series that is told, as a logarithm."""
+        cell = str(series.point[POINT.index("cell")])
+        floor = self.floors.get(cell, 0.0) if series.metric == "step_time_s" else 0.0
+        return math.log1p(max(self.magnitude, floor))
+
+
+def _series(runs: pd.DataFrame, metric: str) -> Iterator[_Series]:
+    """A series per machine, cell and batch size; sessions without a positive value are left out."""
+    kept = usable(runs, metric)
+    kept = kept[kept[metric] > 0]
+    point = list(POINT)
+    sessions = kept.groupby([*point, "session"], sort=False, observed=True)
+    rows = sessions.first().reset_index()
+    rows["value"] = sessions[metric].median().to_numpy()
+    rows = rows.sort_values("started_at", kind="stable")
+    for name, group in rows.groupby(point, sort=False, observed=True):
+        values = group["value"].to_numpy(np.float64)
+        yield _Series(tuple(name) if isinstance(name, tuple) else (name,), metric, values, group)
+
+
+def _steps(series: _Series, rule: _Rule) -> Iterator[Step]:
+    found = _found(series, series.values, rule)
+    known = _found(series, series.values[:-1], rule) if found else []
+    for ends, difference in found:
+        # A place moves by some sessions when another value comes in.
+        new = all(abs(ends[1] - other[1]) > rule.segment for other, _ in known)
+        yield _step(series, ends, difference, new=new)
+
+
+Ends = tuple[int, int, int]
+"""Where the segment before a step begins, the step, and where the segment after it ends."""
+
+
+def _found(series: _Series, values: Floats, rule: _Rule) -> list[tuple[Ends, Difference]]:
+    """The places at which the level changes surely, and by enough."""
+    places = _places(np.log(values), rule.segment)
+    edges = [0, *places, len(values)]
+    alpha = rule.alpha / max(1, len(values) - 2 * rule.segment + 1)
+    found = []
+    for ends in zip(edges, places, edges[2:], strict=False):
+        start, place, end = ends
+        levels = (values[start:place].tolist(), values[place:end].tolist())
+        difference = statistics.difference(*levels)
+        low, high = difference.interval(alpha)
+        if not low <= 1.0 <= high and abs(difference.log) >= rule.least(series):
+            found.append((ends, difference))
+    return found
+
+
+def _places(logs: Floats, segment: int) -> list[int]:
+    """Where the level changes: the segmentation of least squares, each change at a price.
+
+    The price is Bayes's information criterion for a level and a place, in units of the variance
+    between neighbours, which steps hardly touch.
+    """
+    import ruptures
+
+    count = len(logs)
+    if count < 2 * segment:
+        return []
+    spread = float(np.median(np.abs(np.diff(logs)))) / (0.6745 * math.sqrt(2))
+    if spread == 0:
+        spread = float(np.std(np.diff(logs))) / math.sqrt(2)
+    if spread == 0:
+        return []
+    penalty = 3 * math.log(count) * spread**2
+    search = ruptures.KernelCPD(kernel="linear", min_size=segment).fit(logs)
+    places: list[int] = search.predict(pen=penalty)
+    return places[:-1]
+
+
+def _step(series: _Series, ends: Ends, found: Difference, *, new: bool) -> Step:
+    start, place, end = ends
+    before, after = (series.rows.iloc[place - 1], series.rows.iloc[place])
+    levels = (series.values[start:place], series.values[place:end])
+    rises = found.log > 0
+    return Step(
+        machine=str(before["machine"]),
+        cell=str(before["cell"]),
+        batch_size=int(before["batch_size"]),
+        metric=series.metric,
+        before=str(before["session"]),
+        session=str(after["session"]),
+        started_at=str(after["started_at"]),
+        levels=(float(np.median(levels[0])), float(np.median(levels[1]))),
+        difference=found,
+        worse=rises == (METRICS[series.metric].direction == "lower"),
+        changed=tuple(_changes(before, after)),
+        new=new,
+    )
+
+
+def _changes(before: pd.Series[Any], after: pd.Series[Any]) -> Iterator[str]:
+    for name in CAUSES:
+        one, other = str(before[name]), str(after[name])
+        if one != other:
+            # Long texts say that they changed, not how.
+            shown = f" {one or 'absent'} to {other or 'absent'}" if len(one + other) < 60 else ""
+            yield f"{name}{shown}"

@@ -1,0 +1,113 @@
+"""What `epochmark trend` does: reads the history, finds its steps, prints."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from textwrap import wrap
+from typing import Any
+
+from harness.noise import read_floors
+from harness.registry import workloads
+from harness.run_command import book
+from harness.selection import matching
+from harness.table import load_table
+from harness.trend import FIGURES, MAGNITUDE, SEGMENT, History, Step, history
+from harness.units import digits, formatted
+
+WIDTH = 100
+
+
+def trend(
+    results: Path,
+    *,
+    metrics: Sequence[str],
+    only: Sequence[str],
+    segment: int = SEGMENT,
+    magnitude: float = MAGNITUDE,
+) -> tuple[History, int]:
+    """The history of the results folder, and how many lines or files of it were broken."""
+    table = load_table(results)
+    runs = matching(table.frame, only, list(workloads()))
+    floors: dict[str, float] = {}
+    for machine in runs["machine"].unique():
+        for cell, floor in read_floors(book(results, "noise"), str(machine)).items():
+            floors[cell] = max(floors.get(cell, 0.0), floor.apart)
+    found = history(
+        runs, metrics=metrics or FIGURES, segment=segment, magnitude=magnitude, floors=floors
+    )
+    return found, table.broken
+
+
+def text(found: History) -> str:
+    """A paragraph for each step, then what was looked at."""
+    parts = [_paragraph(step) for step in found.steps]
+    long = found.series - found.short
+    told = f"{len(found.steps)} steps in {long} histories"
+    if found.short:
+        told += f"; {found.short} more are too short to tell"
+    return "\n\n".join([*parts, f"{told}."])
+
+
+def _paragraph(step: Step) -> str:
+    before, after = (formatted(step.metric, level) for level in step.levels)
+    change = 100 * (step.difference.ratio() - 1)
+    head = f"{'worse' if step.worse else 'better'}{' (new)' if step.new else ''}: {step.cell}"
+    body = (
+        f"{step.metric} {before} to {after} ({'+' if change > 0 else ''}{digits(change, 2)} %) "
+        f"with session {step.session}"
+    )
+    causes = (
+        f"changed there: {'; '.join(step.changed)}"
+        if step.changed
+        else ("nothing that is recorded changed there")
+    )
+    lines = [*wrap(body, WIDTH - 4), *wrap(causes, WIDTH - 4, break_on_hyphens=False)]
+    return "\n".join([head, *(f"    {line}" for line in lines)])
+
+
+def as_json(found: History) -> str:
+    """Every step, and what was looked at."""
+    steps = [_record(step, found.alpha_per_series) for step in found.steps]
+    fields = {"steps": steps, "histories": found.series, "too_short": found.short}
+    return json.dumps(fields, indent=1, allow_nan=False)
+
+
+def as_csv(found: History) -> str:
+    """A row per step."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(_COLUMNS)
+    for step in found.steps:
+        record = _record(step, found.alpha_per_series)
+        writer.writerow([*(record[name] for name in _COLUMNS[:-1]), "; ".join(record["changed"])])
+    return out.getvalue().rstrip("\n")
+
+
+_COLUMNS = (
+    "machine", "cell", "batch_size", "metric", "session", "started_at", "baseline", "contender",
+    "ratio", "low", "high", "verdict", "new", "changed",
+)  # fmt: skip
+
+
+def _record(step: Step, alpha: float) -> dict[str, Any]:
+    low, high = step.difference.interval(alpha)
+    return {
+        "machine": step.machine,
+        "cell": step.cell,
+        "batch_size": step.batch_size,
+        "metric": step.metric,
+        "session": step.session,
+        "started_at": step.started_at,
+        "baseline": step.levels[0],
+        "contender": step.levels[1],
+        "ratio": step.difference.ratio(),
+        "low": low,
+        "high": high,
+        "verdict": "worse" if step.worse else "better",
+        "new": step.new,
+        "changed": list(step.changed),
+    }

@@ -1,0 +1,169 @@
+"""What this machine can tell apart: false alarms without a difference, findings with a planted one.
+
+`python -m tests.benchmarks.calibration alarms` reads the pairs of results/noise and compares them
+with each other; `... planted CELL ATTEMPTS` makes a cell's step slower by real work and runs
+`epochmark ab`'s own search for it. Each adds its part to results/calibration/<machine>.json.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness import statistics
+from harness.ab import Failure, Outcome, decided, duel, measure_pair
+from harness.cells import Cell, parse_cell
+from harness.child import HERE, Installation
+from harness.clock import utc_now
+from harness.noise import Floor, read_floors
+from harness.probes import machine_name
+from harness.registry import workloads
+from harness.runner import suite_commit
+from harness.schema import Protocol
+from harness.statistics import ALPHA
+from tests.slowed import slowed
+
+RESULTS = Path(__file__).parents[2] / "results"
+RESAMPLED = 10_000
+MOST_PAIRS = 12
+GROUP = 4
+"""Real pairs that make one real comparison: the fewest after which one can be decided."""
+
+PROCESSES = 8
+"""Processes of each side of a resampled `compare`."""
+
+
+def alarms(floors: dict[str, Floor]) -> dict[str, Any]:
+    """How often identical code is told apart, in real comparisons and in resampled ones."""
+    random = np.random.default_rng(2026)
+    logs = {cell: np.log(floor.pair_ratios) for cell, floor in floors.items()}
+    times = {cell: np.log(floor.step_times_s) for cell, floor in floors.items()}
+    groups = [
+        pairs[start : start + GROUP].tolist()
+        for pairs in logs.values()
+        for start in range(0, len(pairs) - GROUP + 1, GROUP)
+    ]
+    cells = list(floors)
+    drawn = [cells[place] for place in random.integers(len(cells), size=RESAMPLED)]
+    # Which side a pair of identical code calls the baseline is arbitrary: it is drawn too.
+    sequences = (
+        (random.choice(logs[cell], MOST_PAIRS) * random.choice([-1.0, 1.0], MOST_PAIRS)).tolist()
+        for cell in drawn
+    )
+    sides = (np.exp(random.choice(times[cell], (2, PROCESSES))) for cell in drawn)
+    return {
+        "real_comparisons": len(groups),
+        "real_alarms": sum(alarmed(group) for group in groups),
+        "resampled_ab": RESAMPLED,
+        "resampled_ab_alarms": sum(map(alarmed, sequences)),
+        "resampled_compare": RESAMPLED,
+        "resampled_compare_alarms": sum(differ(*pair) for pair in sides),
+        "alpha": ALPHA,
+    }
+
+
+def alarmed(logs: Sequence[float]) -> bool:
+    """Whether looking after every pair would ever have told the sides apart."""
+    found = (statistics.sequential_difference(logs[:n]) for n in range(2, len(logs) + 1))
+    return any(decided(one, ALPHA, 0.0) for one in found if one.error > 0)
+
+
+def differ(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether `compare` would tell these two sessions' processes apart."""
+    low, high = statistics.difference(list(one), list(other)).interval(ALPHA)
+    return not low <= 1.0 <= high
+
+
+def planted(cell: Cell, share: float, attempts: int, budget_s: float) -> dict[str, Any]:
+    """So many searches for a slowdown of that share, made by real work in the contender's step."""
+    with tempfile.TemporaryDirectory() as folder:
+        products = work(cell, Path(folder), share)
+        contender = slowed(Path(folder), cell.workload, products)
+        found = [search(cell, contender, number, budget_s) for number in range(attempts)]
+    logs = [log for outcome in found for log in outcome.logs]
+    return {
+        "cell": cell.id,
+        "as_of": utc_now()[:10],
+        "suite_commit": suite_commit(),
+        "aimed_at": share,
+        "planted": math.expm1(float(np.mean(logs))),
+        "planted_error": float(np.std(logs, ddof=1)) / math.sqrt(len(logs)),
+        "attempts": attempts,
+        "found": sum(outcome.verdict(ALPHA) == "slower" for outcome in found),
+        "budget_s": budget_s,
+        "longest_s": max(outcome.seconds for outcome in found),
+        "pairs": [len(outcome.pairs) for outcome in found],
+        "pair_ratios": [math.exp(log) for log in logs],
+    }
+
+
+def work(cell: Cell, folder: Path, share: float) -> int:
+    """How many products make the step slower by that share: from what many more of them do."""
+    many = 64
+    while True:
+        pairs = [measured(cell, slowed(folder, cell.workload, many), n) for n in range(2)]
+        excess = math.exp(float(np.mean(pairs))) - 1
+        if excess > 0.25 or many > 4096:
+            return max(1, round(many * share / excess))
+        many *= 4
+
+
+def measured(cell: Cell, contender: Installation, number: int) -> float:
+    pair = measure_pair(cell, HERE, contender, number=number, protocol=Protocol())
+    if isinstance(pair, Failure) or pair.log_ratio is None:
+        raise SystemExit(f"{cell.id} cannot be measured: {pair}")
+    return pair.log_ratio
+
+
+def search(cell: Cell, contender: Installation, attempt: int, budget_s: float) -> Outcome:
+    """One run of `epochmark ab`; each attempt has seeds of its own."""
+    outcome = duel(
+        cell,
+        lambda number: measure_pair(
+            cell, HERE, contender, number=100 * attempt + number, protocol=Protocol()
+        ),
+        alpha=ALPHA,
+        threshold=0.0,
+        budget_s=budget_s,
+    )
+    ratios = ", ".join(f"{math.exp(log):.3f}" for log in outcome.logs)
+    said = f"attempt {attempt + 1}: {outcome.verdict(ALPHA)} in {outcome.seconds:.0f} s ({ratios})"
+    print(said, flush=True)
+    return outcome
+
+
+def record(name: str, part: Any) -> None:
+    """Put a part into the machine's calibration record."""
+    path = RESULTS / "calibration" / f"{machine_name()}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    found["machine"] = machine_name()
+    if name == "planted":
+        key = (part["cell"], part["aimed_at"])
+        others = [p for p in found.get(name, []) if (p["cell"], p["aimed_at"]) != key]
+        found[name] = [*others, part]
+    else:
+        found[name] = part
+    path.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    print(json.dumps({k: v for k, v in part.items() if not isinstance(v, list)}, indent=1))
+
+
+def main() -> None:
+    what, *arguments = sys.argv[1:]
+    if what == "alarms":
+        record(what, {"as_of": utc_now()[:10], **alarms(read_floors(RESULTS, machine_name()))})
+    else:
+        text, attempts, percent, budget = arguments
+        cell = parse_cell(text, list(workloads()))
+        record(what, planted(cell, float(percent) / 100, int(attempts), float(budget)))
+
+
+if __name__ == "__main__":
+    main()

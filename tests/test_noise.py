@@ -1,0 +1,286 @@
+"""The noise floor, its file, its calibration, and replaying a row within it."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness import calibrate, child, cli, replay, runner
+from harness.ab import Failure, Pair
+from harness.cells import Cell
+from harness.child import Ended
+from harness.errors import ResultsError, UsageError
+from harness.noise import Floor, floor_of, read_floors, write_floors
+from harness.probes import CpuReading
+from harness.schema import Block, Report, Run, Samples
+from harness.stages import Job
+from harness.units import formatted
+from tests.records import ENVIRONMENT, make_run, write_session
+
+FLOOR = Floor("2026-11-23", "abc", (1.0, 1.01, 0.99, 1.02), (0.1, 0.11, 0.1, 0.09))
+
+
+def blocks(*seconds: float, marked: int = 0) -> tuple[Block, ...]:
+    return tuple(Block(10, time, disturbed=place < marked) for place, time in enumerate(seconds))
+
+
+# The floor
+
+
+@pytest.mark.parametrize("count", [4, 8, 30])
+def test_so_many_further_pairs_stay_below_the_floor(count: int) -> None:
+    """Pairs that spread by 1 %, processes by 3 %: 99 of 100 further ones differ by less."""
+    random = np.random.default_rng(count)
+    turns, apart, rounds = 0, 0, 2000
+    for _ in range(rounds):
+        logs, times = random.normal(0, 0.01, count), random.normal(0, 0.03, 2 * count)
+        floor = Floor("", "", tuple(np.exp(logs)), tuple(np.exp(times)))
+        turns += abs(random.normal(0, 0.01)) < math.log1p(floor.in_turns)
+        apart += abs(random.normal(0, 0.03) - random.normal(0, 0.03)) < math.log1p(floor.apart)
+    assert turns / rounds == pytest.approx(0.99, abs=0.01)
+    assert apart / rounds == pytest.approx(0.99, abs=0.01)
+
+
+def test_a_floor_is_made_of_undisturbed_pairs() -> None:
+    good = Pair(blocks(1.0, 2.0, 3.0), blocks(1.1, 2.2, 3.3))
+    bad = Pair(blocks(9.0, 9.0, 9.0), blocks(1.0, 1.0, 1.0, marked=1))
+    floor = floor_of([good, bad, good], as_of="2026-11-23", suite_commit="abc")
+    assert floor.pair_ratios == pytest.approx((1.1, 1.1))
+    assert floor.step_times_s == pytest.approx((0.2, 0.22, 0.2, 0.22))
+
+
+def test_one_pair_or_none_has_no_floor() -> None:
+    assert floor_of([], as_of="", suite_commit="").in_turns == math.inf
+    one = Pair(blocks(1.0, 2.0, 3.0), blocks(1.1, 2.2, 3.3))
+    assert floor_of([one], as_of="", suite_commit="").in_turns == math.inf
+
+
+# The file
+
+
+def test_floors_are_kept_by_cell_and_the_newest_counts(tmp_path: Path) -> None:
+    newer = replace(FLOOR, as_of="2026-12-01")
+    write_floors(tmp_path, "m", {"one": FLOOR, "other": FLOOR})
+    path = write_floors(tmp_path, "m", {"one": newer})
+    assert path == tmp_path / "noise" / "m.json"
+    assert read_floors(tmp_path, "m") == {"one": newer, "other": FLOOR}
+    assert read_floors(tmp_path, "another") == {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text[:40],
+        lambda text: "[]",
+        lambda text: text.replace("1.01", '"fast"'),
+        lambda text: text.replace("1.01", "-1.01"),
+        lambda text: text.replace("1.01", "NaN"),
+        lambda text: text.replace("pair_ratios", "pairs"),
+    ],
+)
+def test_a_damaged_file_is_one_sentence(tmp_path: Path, change: Callable[[str], str]) -> None:
+    path = write_floors(tmp_path, "m", {"one": FLOOR})
+    path.write_text(change(path.read_text()))
+    with pytest.raises(ResultsError) as raised:
+        read_floors(tmp_path, "m")
+    assert str(raised.value) == (
+        f"{path} is not a file of noise floors. Delete it, and calibrate again with "
+        "`epochmark doctor --calibrate`."
+    )
+
+
+# Calibration
+
+
+def test_rounds_go_over_all_cells_and_each_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One cell fails in the second round: it is told, and the others go on."""
+    cells = [
+        Cell("bert", "smoke", "train", backend, "float32", "functional", "cpu")
+        for backend in ("jax", "torch")
+    ]
+    met: list[tuple[int, Cell]] = []
+
+    def measure_pair(cell: Cell, *sides: object, number: int, **named: object) -> Pair | Failure:
+        met.append((number, cell))
+        if number == 1 and cell == cells[1]:
+            return Failure("contender", Ended(None, "oom", "no memory", "", 0.0))
+        return Pair(blocks(1.0, 2.0, 3.0), blocks(1.1 + number, 2.2, 3.3))
+
+    monkeypatch.setattr(calibrate, "measure_pair", measure_pair)
+    monkeypatch.setattr(runner, "prepare_data", lambda cells, log: None)
+    monkeypatch.setenv("EPOCHMARK_MACHINE", "m")
+    said: list[str] = []
+    calibrate.calibrate(cells, 3, tmp_path, said.append)
+    one, other = cells
+    assert met == [(0, one), (0, other), (1, one), (1, other), (2, one)]
+    assert f"{other.id}: ended as 'oom': no memory" in said
+    floors = read_floors(tmp_path, "m")
+    assert [len(floor.pair_ratios) for floor in floors.values()] == [3, 1]
+    lines = calibrate.render(floors).splitlines()
+    assert lines[0].split()[:2] == ["cell", "pairs"]
+    assert lines[1].split()[:2] == [one.id, "3"]
+
+
+# Replaying
+
+
+@pytest.fixture
+def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Job]]:
+    """A stand-in that answers with this step time, or status; returns the jobs it was given."""
+    monkeypatch.setenv("EPOCHMARK_MACHINE", "m")
+    monkeypatch.setattr(runner, "prepare_data", lambda cells, log: None)
+    monkeypatch.setattr(CpuReading, "take", lambda: CpuReading(0.0, 0.0, None, 0.0))
+
+    def install(step_s: float, status: str = "ok", **environment: object) -> list[Job]:
+        jobs: list[Job] = []
+
+        def run_worker(job: Job) -> Ended:
+            jobs.append(job)
+            report = Report(
+                status=status,
+                reason="" if status == "ok" else "why",
+                batch_size=256,
+                environment=replace(ENVIRONMENT, machine="m", **environment),  # type: ignore[arg-type]
+                numerics={"jit": "on"},
+                stages={},
+                samples=Samples(steady=(Block(10, 10 * step_s),) * 3) if step_s else Samples(),
+                memory=make_run().memory,
+                gate=make_run().gate,
+                data=make_run().data,
+            )
+            return Ended(report, status, report.reason, "", 0.0)
+
+        monkeypatch.setattr(child, "run_worker", run_worker)
+        return jobs
+
+    return install
+
+
+def published(results: Path, **changes: object) -> Run:
+    run = make_run(samples=Samples(steady=(Block(10, 0.1),) * 3), seed=2016, **changes)
+    write_session(results, run, session="old")
+    return run
+
+
+def replayed(results: Path, name: str = "old:r0001") -> replay.Replay:
+    return replay.replay(name, results, weights=None, say=lambda line: None)
+
+
+@pytest.mark.parametrize(
+    ("step_s", "reproduced"), [(0.0100, True), (0.0108, True), (0.0135, False), (0.0070, False)]
+)
+def test_within_the_floor_is_reproduced(
+    tmp_path: Path, worker: Callable[..., list[Job]], step_s: float, reproduced: bool
+) -> None:
+    run = published(tmp_path)
+    floor = replace(FLOOR, step_times_s=(0.1, 0.102, 0.098, 0.101))
+    write_floors(tmp_path, "m", {run.cell: floor})
+    jobs = worker(step_s)
+    found = replayed(tmp_path)
+    assert found.reproduced == reproduced
+    assert (jobs[0].seed, jobs[0].protocol, jobs[0].cell.id) == (2016, run.protocol, run.cell)
+    said = replay.text(found)
+    word = "Reproduced" if reproduced else "Not reproduced"
+    assert f"\n{word}: step_time_s is {formatted('step_time_s', step_s)}, " in said
+
+
+def test_without_a_floor_there_is_no_verdict(
+    tmp_path: Path, worker: Callable[..., list[Job]]
+) -> None:
+    run = published(tmp_path)
+    worker(0.02)
+    found = replayed(tmp_path)
+    assert found.reproduced is None
+    assert replay.text(found).endswith(
+        f"Measure it with `epochmark doctor --calibrate --only '{run.cell}'`."
+    )
+
+
+def test_every_difference_of_the_environments_is_told(
+    tmp_path: Path, worker: Callable[..., list[Job]]
+) -> None:
+    published(tmp_path)
+    packages = ENVIRONMENT.packages | {"keras": "9.9"}
+    worker(0.01, packages=packages, variables={"XLA_FLAGS": "--x"})
+    found = replayed(tmp_path)
+    told = dict(line.split(": ", 1) for line in replay.differences(found.published, found.again))
+    assert told["keras"] == f"{ENVIRONMENT.packages['keras']}, 9.9"
+    assert told["XLA_FLAGS"] == "absent, --x"
+    assert told["machine"] == f"{ENVIRONMENT.machine}, m"
+    assert "os" not in told
+
+
+@pytest.mark.parametrize(
+    ("then", "now", "reproduced", "said"),
+    [
+        ("ok", "oom", False, "Not reproduced: 'ok' then, 'oom' now."),
+        ("oom", "oom", None, "It ended as it did then: 'oom' then, 'oom' now."),
+    ],
+)
+def test_a_status_is_part_of_what_is_reproduced(
+    tmp_path: Path,
+    worker: Callable[..., list[Job]],
+    then: str,
+    now: str,
+    reproduced: bool | None,
+    said: str,
+) -> None:
+    run = make_run(seed=2016, status=then)
+    if then != "ok":
+        run = make_run(seed=2016, status=then, reason="why", samples=Samples())
+    write_session(tmp_path, run, session="old")
+    worker(0.0, now)
+    found = replayed(tmp_path)
+    assert found.reproduced is reproduced
+    assert replay.text(found).endswith(said)
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("old", "'old' names no run: write FILE:RUN, a results file and a run's id."),
+        (
+            "old:r7",
+            "There is no run 'r7' in 20261122T101530Z-abc1234.jsonl. It has r0001 to r0001.",
+        ),
+        ("new:r1", "Unknown results file or session 'new' in "),
+    ],
+)
+def test_a_run_that_does_not_exist(tmp_path: Path, name: str, said: str) -> None:
+    published(tmp_path)
+    with pytest.raises(UsageError) as raised:
+        replayed(tmp_path, name)
+    assert str(raised.value).startswith(said)
+
+
+def test_a_run_from_weights_asks_for_them(tmp_path: Path) -> None:
+    protocol = replace(make_run().protocol, weights_digest="0123456789abcdef")
+    published(tmp_path, protocol=protocol)
+    with pytest.raises(UsageError) as raised:
+        replayed(tmp_path)
+    assert str(raised.value) == (
+        "Run 'r0001' was trained from the file with SHA-256 0123456789abcdef. Replay it with that."
+    )
+
+
+def test_not_reproduced_is_exit_status_1(
+    tmp_path: Path, worker: Callable[..., list[Job]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = published(tmp_path)
+    write_floors(tmp_path, "m", {run.cell: FLOOR})
+    worker(0.1)
+    monkeypatch.setattr(
+        "sys.argv", ["epochmark", "replay", "old:r0001", "--results", str(tmp_path)]
+    )
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    assert len(json.loads((tmp_path / "noise" / "m.json").read_text())["cells"]) == 1
