@@ -95,6 +95,7 @@ class Worker:
 
     def __exit__(self, *_: object) -> None:
         _kill(self._process)
+        self._hang_up()
         os.close(self._read_end)
         self._log.close()
 
@@ -112,15 +113,18 @@ class Worker:
 
     def wait(self) -> Ended:
         """No more turns: wait for the end, and say how it came."""
-        assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):
-            self._process.stdin.close()
+        self._hang_up()
         finished = self._reader.read(self._deadline)
         finished = _reap(self._process, EXIT_GRACE_S if finished else 0.0) and finished
         _kill(self._process)
         status, reason = _verdict(self._reader, self._process, self._job, timed_out=not finished)
         cpu_s = _children_cpu_s() - self._cpu_before_s
         return Ended(self._reader.report, status, reason, _tail(self._log), cpu_s)
+
+    def _hang_up(self) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # what it did not read is lost
+            self._process.stdin.close()
 
     def _say(self, line: str) -> None:
         assert self._process.stdin is not None
