@@ -24,8 +24,15 @@ from harness.schema import Block, Protocol, Report
 from harness.stages import WARM_UP, Job
 from harness.statistics import Sequential
 
-BLOCKS = 20
-"""Blocks of each side in a pair."""
+PROTOCOL = replace(Protocol(), block_min_s=0.05)
+"""Short turns: what the machine does in one of them, it most often still does in the next."""
+
+TURNS = 200
+"""Blocks of each side in a pair: the ratio of two such blocks spreads by a tenth on a shared
+machine, the median of so many by a hundredth. Slow steps have fewer, as TURNS_S allows."""
+
+TURNS_S = 30.0
+LEAST_TURNS = 20
 
 
 @dataclass(frozen=True)
@@ -154,8 +161,8 @@ def measure_pair(
     contender: Installation,
     *,
     number: int,
-    protocol: Protocol,
-    blocks: int = BLOCKS,
+    protocol: Protocol = PROTOCOL,
+    turns: int = TURNS,
 ) -> Pair | Failure:
     """One worker of each side, with one seed; who goes first alternates from turn to turn."""
     job = Job(cell, BASE_SEED + number, protocol, turns=True)
@@ -169,7 +176,7 @@ def measure_pair(
             for name, worker in workers.items():
                 if not worker.ready():
                     raise _EndedError(name)
-            found = _in_turns(workers, protocol, blocks, first=number % 2)
+            found = _in_turns(workers, protocol, turns, first=number % 2)
         except _EndedError as early:
             return Failure(early.side, workers[early.side].wait())
         ended = {name: worker.wait() for name, worker in workers.items()}
@@ -191,7 +198,7 @@ class _EndedError(Exception):
 
 
 def _in_turns(
-    workers: Mapping[str, Worker], protocol: Protocol, blocks: int, *, first: int
+    workers: Mapping[str, Worker], protocol: Protocol, turns: int, *, first: int
 ) -> dict[str, list[Block]]:
     """Warm both up, then let them run as many blocks, of as many steps each."""
 
@@ -204,7 +211,10 @@ def _in_turns(
     steps = max(steps_per_block(turn(name, WARM_UP), protocol) for name in workers)
     found: dict[str, list[Block]] = {name: [] for name in workers}
     names = list(workers)
-    for place in range(blocks):
+    began = now()
+    for place in range(turns):
+        if place >= LEAST_TURNS and now() - began > TURNS_S:
+            break
         for name in names if (place + first) % 2 == 0 else reversed(names):
             found[name].append(turn(name, steps))
     return found

@@ -13,12 +13,11 @@ from textwrap import wrap
 from typing import Any
 
 from harness import runner, sides
-from harness.ab import Outcome, differences, duel, measure_pair
+from harness.ab import PROTOCOL, Outcome, differences, duel, measure_pair
 from harness.cells import Cell
 from harness.child import Installation
 from harness.errors import UsageError
 from harness.plans import planned
-from harness.schema import Protocol
 from harness.statistics import ALPHA, POWER
 from harness.support import support
 from harness.units import digits
@@ -93,7 +92,7 @@ def _cell(
     say: Say,
 ) -> Outcome:
     say(f"{position} {cell.id}")
-    protocol = replace(Protocol(), timeout_s=request.timeout_s)
+    protocol = replace(PROTOCOL, timeout_s=request.timeout_s)
     return duel(
         cell,
         lambda number: measure_pair(cell, *installations, number=number, protocol=protocol),

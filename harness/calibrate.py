@@ -12,7 +12,6 @@ from harness.cells import Cell
 from harness.child import HERE
 from harness.clock import utc_now
 from harness.noise import Floor, floor_of, read_floors, write_floors
-from harness.schema import Protocol
 from harness.units import ABSENT, digits
 
 Say = Callable[[str], None]
@@ -31,7 +30,7 @@ def calibrate(cells: Sequence[Cell], pairs: int, results: Path, say: Say) -> Pat
     path = write_floors(results, machine, {})
     for number in range(pairs):
         for cell in [cell for cell in cells if cell in found]:
-            pair = measure_pair(cell, HERE, HERE, number=number, protocol=Protocol())
+            pair = measure_pair(cell, HERE, HERE, number=number)
             if isinstance(pair, Failure):
                 say(f"{cell.id}: ended as {pair.ended.status!r}: {pair.ended.reason}")
                 del found[cell]

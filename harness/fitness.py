@@ -61,7 +61,7 @@ def checks(root: Path = Path("/")) -> list[Check]:
 
 
 def _share(part: float, whole: float) -> float:
-    return part / whole if whole > 0 else 0.0
+    return max(0.0, part / whole) if whole > 0 else 0.0
 
 
 def _percent(share: float) -> str:

@@ -26,7 +26,6 @@ from harness.noise import Floor, read_floors
 from harness.probes import machine_name
 from harness.registry import workloads
 from harness.runner import suite_commit
-from harness.schema import Protocol
 from harness.statistics import ALPHA
 from tests.slowed import slowed
 
@@ -116,7 +115,7 @@ def work(cell: Cell, folder: Path, share: float) -> int:
 
 
 def measured(cell: Cell, contender: Installation, number: int) -> float:
-    pair = measure_pair(cell, HERE, contender, number=number, protocol=Protocol())
+    pair = measure_pair(cell, HERE, contender, number=number)
     if isinstance(pair, Failure) or pair.log_ratio is None:
         raise SystemExit(f"{cell.id} cannot be measured: {pair}")
     return pair.log_ratio
@@ -126,9 +125,7 @@ def search(cell: Cell, contender: Installation, attempt: int, budget_s: float) -
     """One run of `epochmark ab`; each attempt has seeds of its own."""
     outcome = duel(
         cell,
-        lambda number: measure_pair(
-            cell, HERE, contender, number=100 * attempt + number, protocol=Protocol()
-        ),
+        lambda number: measure_pair(cell, HERE, contender, number=100 * attempt + number),
         alpha=ALPHA,
         threshold=0.0,
         budget_s=budget_s,
