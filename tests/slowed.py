@@ -24,10 +24,9 @@ class ExtraWork(layers.Layer):
     """Products that depend on the input, so that no compiler folds them, and add nothing to it."""
 
     def call(self, x):
-        ones = ops.ones(({SIZE}, {SIZE}), dtype="float32")
-        y = ones * ops.cast(ops.mean(x), "float32")
+        y = ops.full(({SIZE}, {SIZE}), 0.5) * ops.tanh(ops.cast(ops.mean(x), "float32"))
         for _ in range(int(os.environ.get("{WORK}", "0"))):
-            y = ops.tanh(ops.matmul(y, ones) / {SIZE})
+            y = ops.tanh(ops.matmul(y, y) / {SIZE} + 0.5)
         return x + ops.cast(0.0 * ops.mean(y), x.dtype)
 
 
