@@ -316,25 +316,22 @@ def real(contender: Installation, number: int = 0) -> Pair | Failure:
 
 @pytest.mark.frameworks
 @pytest.mark.usefixtures("lstm_data")
-def test_a_step_with_several_times_the_work_is_found(tmp_path: Path) -> None:
-    """So much more that a noisy machine cannot hide it; the gate sees nothing wrong in it."""
-    alpha = 0.1  # three or four pairs can decide it
-    contender = slowed(tmp_path, "lstm_eta", 100)
-    found = duel(
-        LSTM,
-        lambda number: real(contender, number),
-        alpha=alpha,
-        threshold=0.1,
-        budget_s=200.0,
+def test_a_step_with_several_times_the_work_shows_in_its_pair(tmp_path: Path) -> None:
+    """So much more that a busy machine cannot hide it; the gate sees nothing wrong in it."""
+    found = real(slowed(tmp_path, "lstm_eta", 300))
+    assert isinstance(found, Pair), found
+    assert (len(found.baseline), len(found.contender)) == (12, 12)
+    assert len({block.steps for block in found.baseline + found.contender}) == 1
+    assert found.reports is not None
+    assert {report.gate.outcome for report in found.reports} == {"passed"}
+    # Other tests may run beside this one: its marks are not what is looked at here.
+    one, other = (
+        tuple(replace(block, disturbed=False) for block in side)
+        for side in (found.baseline, found.contender)
     )
-    assert found.failure is None, found.failure
-    assert found.verdict(alpha) == "slower"
-    assert found.regressed(alpha, 0.1)
-    for one in found.pairs:
-        assert (len(one.baseline), len(one.contender)) == (12, 12)
-        assert len({block.steps for block in one.baseline + one.contender}) == 1
-        assert one.reports is not None
-        assert {report.gate.outcome for report in one.reports} == {"passed"}
+    log = Pair(one, other).log_ratio
+    assert log is not None
+    assert math.exp(log) > 1.5
 
 
 @pytest.mark.frameworks
