@@ -97,8 +97,10 @@ class Outcome:
             status = self.failure.ended.status
             return f"no verdict: the {self.failure.side} ended as {status!r}"
         if self.difference is None:
-            few = len(self.logs) < 2
-            return f"no verdict: {'too few undisturbed pairs' if few else 'identical samples'}"
+            if len(self.logs) >= 2:
+                return "no verdict: identical samples"
+            kind = "undisturbed pairs" if len(self.logs) < len(self.pairs) else "pairs"
+            return f"no verdict: too few {kind}"
         low, high = self.difference.interval(alpha)
         if low > 1.0:
             return "slower"

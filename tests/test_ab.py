@@ -117,7 +117,7 @@ def test_no_difference_ends_with_the_budget() -> None:
 def test_one_pair_is_measured_however_small_the_budget() -> None:
     found = duelled(around(1.0), budget_s=1.0)
     assert len(found.pairs) == 1
-    assert found.verdict(ALPHA) == "no verdict: too few undisturbed pairs"
+    assert found.verdict(ALPHA) == "no verdict: too few pairs"
 
 
 @pytest.mark.parametrize(("ratio", "regressed"), [(0.8, False), (1.05, False), (1.2, True)])
