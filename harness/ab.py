@@ -23,6 +23,7 @@ from harness.runner import BASE_SEED
 from harness.schema import Block, Protocol, Report
 from harness.stages import WARM_UP, Job
 from harness.statistics import Sequential
+from harness.units import differing
 
 PROTOCOL = replace(Protocol(), block_min_s=0.05)
 """Short turns: what the machine does in one of them, it most often still does in the next."""
@@ -227,12 +228,7 @@ def differences(outcome: Outcome) -> list[str]:
     reports = outcome.pairs[-1].reports if outcome.pairs else None
     if reports is None:
         return []
-    one, other = map(_facts, reports)
-    return [
-        f"{name}: {one.get(name, 'absent')}, {other.get(name, 'absent')}"
-        for name in sorted({*one, *other})
-        if one.get(name) != other.get(name)
-    ]
+    return differing(*map(_facts, reports))
 
 
 def _facts(report: Report) -> dict[str, str]:

@@ -17,10 +17,9 @@ from harness.ab import PROTOCOL, Outcome, differences, duel, measure_pair
 from harness.cells import Cell
 from harness.child import Installation
 from harness.errors import UsageError
-from harness.plans import planned
+from harness.plans import planned, runnable
 from harness.statistics import ALPHA, POWER
-from harness.support import support
-from harness.units import digits
+from harness.units import digits, ruled
 
 WIDTH = 100
 
@@ -50,7 +49,7 @@ def carry_out(request: Request, say: Say) -> tuple[list[Outcome], bool]:
     ]
     if request.baseline == request.contender and variables[0] == variables[1]:
         say("Both sides are the same: this measures the noise of the machine.")
-    cells = _runnable(planned(request.plan, request.only))
+    cells = runnable(planned(request.plan, request.only))
     alpha = request.alpha / len(cells)
     with ExitStack() as stack:
         named = zip((request.baseline, request.contender), variables, strict=True)
@@ -73,13 +72,6 @@ def _variables(given: Sequence[str]) -> dict[str, str]:
         if not name or not equals:
             raise UsageError(f"{text!r} is not a variable: write NAME=VALUE.")
         found[name] = value
-    return found
-
-
-def _runnable(cells: Sequence[Cell]) -> list[Cell]:
-    found = [cell for cell in cells if support(cell).runs]
-    if not found:
-        raise UsageError(f"None of these cells can run here: {support(cells[0]).reason}.")
     return found
 
 
@@ -124,11 +116,7 @@ def text(outcomes: Sequence[Outcome], request: Request) -> str:
     level = f"{100 * (1 - alpha):.4g} % interval"
     head = ["cell", "pairs", "ratio", level, "verdict", "finds", "ended by"]
     body = [_line(outcome, alpha) for outcome in outcomes]
-    widths = [max(len(line[place]) for line in [head, *body]) for place in range(len(head))]
-    lines = [
-        "  ".join(part.ljust(width) for part, width in zip(line, widths, strict=True)).rstrip()
-        for line in [head, ["-" * width for width in widths], *body]
-    ]
+    lines = ruled(head, body)
     notes = [part for note in _notes(outcomes, request) for part in wrap(note, WIDTH)]
     return "\n".join(["Step time, contender to baseline", "", *lines, "", *notes])
 

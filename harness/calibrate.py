@@ -12,7 +12,7 @@ from harness.cells import Cell
 from harness.child import HERE
 from harness.clock import utc_now
 from harness.noise import Floor, floor_of, read_floors, write_floors
-from harness.units import ABSENT, digits
+from harness.units import ABSENT, aligned, digits
 
 Say = Callable[[str], None]
 
@@ -53,12 +53,7 @@ def _told(pair: Pair) -> str:
 def render(floors: dict[str, Floor]) -> str:
     """A line per cell: pairs, and the two floors."""
     head = ("cell", "pairs", "floor in turns", "floor apart", "as of")
-    rows = [head, *(_row(cell, floor) for cell, floor in floors.items())]
-    widths = [max(len(row[place]) for row in rows) for place in range(len(head))]
-    return "\n".join(
-        "  ".join(part.ljust(width) for part, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    )
+    return "\n".join(aligned([head, *(_row(cell, floor) for cell, floor in floors.items())]))
 
 
 def _row(cell: str, floor: Floor) -> tuple[str, ...]:

@@ -144,14 +144,11 @@ def doctor(
 def _calibrate(only: list[str] | None, pairs: int, results: Path) -> None:
     from harness import calibrate as calibration
     from harness.noise import read_floors
-    from harness.plans import planned
+    from harness.plans import planned, runnable
     from harness.probes import machine_name
     from harness.store import check_writable, spelled
-    from harness.support import support
 
-    cells = [cell for cell in planned(None if only else "quick", only or ()) if support(cell).runs]
-    if not cells:
-        raise UsageError("None of these cells can run here.")
+    cells = runnable(planned(None if only else "quick", only or ()))
     check_writable(results)
     path = calibration.calibrate(cells, pairs, results, lambda line: typer.echo(line, err=True))
     typer.echo(calibration.render(read_floors(results, machine_name())))

@@ -20,7 +20,7 @@ from harness.selection import matching
 from harness.statistics import POWER, Difference
 from harness.summary import latest
 from harness.table import Table, load_table
-from harness.units import digits, formatted
+from harness.units import digits, formatted, ruled
 
 COMMIT = re.compile(r"[0-9a-f]{7,40}")
 WIDTH = 100
@@ -74,11 +74,7 @@ def text(found: Comparison) -> str:
     level = f"{100 * (1 - found.alpha_per_cell):.4g} % interval"
     head = ["cell", "baseline", "contender", "ratio", level, "verdict", "finds"]
     body = [_line(found, row) for row in found.rows]
-    widths = [max(len(line[place]) for line in [head, *body]) for place in range(len(head))]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in [head, ["-" * width for width in widths], *body]
-    ]
+    lines = ruled(head, body)
     notes = [part for note in _notes(found) for part in wrap(note, WIDTH, break_on_hyphens=False)]
     title = f"{METRICS[found.metric].title.capitalize()}, contender to baseline"
     return "\n".join([title, "", *lines, "", *notes])

@@ -23,7 +23,7 @@ from harness.clock import utc_now
 from harness.environment import worker_environment
 from harness.errors import EpochmarkError
 from harness.peak import Figure, Measured
-from harness.units import ABSENT, scaled
+from harness.units import ABSENT, aligned, scaled
 
 LARGEST = 2048
 BUDGET_S = 2.0
@@ -125,12 +125,7 @@ def _table(measured: Measured) -> str:
         figures = [rates.get((precision, backend)) for backend in backends]
         shown = [ABSENT if rate is None else _rate(rate) for rate in figures]
         rows.append([precision, _rate(peak.flops_per_s), peak.source, *shown])
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = [
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
-        for row in rows
-    ]
-    return "\n".join([f"{measured.machine}, {measured.as_of}", *lines])
+    return "\n".join([f"{measured.machine}, {measured.as_of}", *aligned(rows)])
 
 
 def _rate(flops_per_s: float) -> str:

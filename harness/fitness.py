@@ -15,7 +15,7 @@ import psutil
 from harness.clock import pause
 from harness.environment import cpu_count
 from harness.probes import CpuReading, gpu_processes
-from harness.units import digits
+from harness.units import aligned, digits
 
 SAMPLE_S = 1.0
 
@@ -217,10 +217,8 @@ def render(found: list[Check], say: Callable[[str], None]) -> None:
     """Aligned lines; below them what to do about what is not fit."""
     marks = {True: "ok", False: "unfit", None: "-"}
     rows = [(check.name, marks[check.fit], check.found, check.yardstick) for check in found]
-    widths = [max(len(row[place]) for row in rows) for place in range(3)]
-    for row in rows:
-        cells = [cell.ljust(width) for cell, width in zip(row[:3], widths, strict=True)]
-        say("  ".join([*cells, row[3]]).rstrip())
+    for line in aligned(rows):
+        say(line)
     unfit = [check for check in found if check.fit is False]
     for check in unfit:
         say(f"{check.name}: {check.remedy}.")

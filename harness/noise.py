@@ -10,13 +10,14 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median, stdev
+from statistics import stdev
 from typing import Any
 
 from scipy import stats
 
 from harness.ab import Pair
 from harness.errors import ResultsError
+from harness.metrics import seconds_per_step
 from harness.store import spelled
 
 LEVEL = 0.99
@@ -51,11 +52,7 @@ class Floor:
 def floor_of(pairs: Sequence[Pair], *, as_of: str, suite_commit: str) -> Floor:
     """From A/A pairs; those that were mostly disturbed are left out."""
     kept = [pair for pair in pairs if pair.log_ratio is not None]
-    times = [
-        median(block.seconds / block.steps for block in side if not block.disturbed)
-        for pair in kept
-        for side in (pair.baseline, pair.contender)
-    ]
+    times = [seconds_per_step(side) for pair in kept for side in (pair.baseline, pair.contender)]
     ratios = [math.exp(pair.log_ratio) for pair in kept if pair.log_ratio is not None]
     return Floor(as_of, suite_commit, tuple(ratios), tuple(times))
 

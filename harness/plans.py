@@ -71,6 +71,14 @@ def planned(plan: str | None, only: Sequence[str]) -> list[Cell]:
     return chosen
 
 
+def runnable(cells: Sequence[Cell]) -> list[Cell]:
+    """Those that this machine can measure; raises UsageError when there is none."""
+    found = [cell for cell in cells if support(cell).runs]
+    if not found:
+        raise UsageError(f"None of these cells can run here: {support(cells[0]).reason}.")
+    return found
+
+
 def _empty(plan: str | None, only: Sequence[str]) -> str:
     globs = " or ".join(map(repr, only))
     if only:

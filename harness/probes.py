@@ -14,12 +14,15 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
+from typing import Any, TypeVar
 
 import psutil
 
 from harness.clock import process_cpu
 from harness.environment import cpu_count, recorded_variables
 from harness.schema import Block, Contention, Environment
+
+Answer = TypeVar("Answer")
 
 PACKAGES = (
     "keras", "tensorflow", "tensorflow-cpu", "torch", "jax", "jaxlib", "numpy", "ml-dtypes",
@@ -89,19 +92,19 @@ def cuda_devices() -> tuple[str, ...]:
     """Names of the CUDA devices that NVML reports; empty without a driver."""
     import pynvml
 
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
-        return ()
-    try:
-        handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
-        return tuple(str(pynvml.nvmlDeviceGetName(handle)) for handle in handles)
-    finally:
-        pynvml.nvmlShutdown()
+    return tuple(_of_each_gpu(lambda gpu: str(pynvml.nvmlDeviceGetName(gpu))) or ())
 
 
 def gpu_processes() -> int | None:
     """How many processes compute on the CUDA devices; None without a driver."""
+    import pynvml
+
+    counts = _of_each_gpu(lambda gpu: len(pynvml.nvmlDeviceGetComputeRunningProcesses(gpu)))
+    return None if counts is None else sum(counts)
+
+
+def _of_each_gpu(ask: Callable[[Any], Answer]) -> list[Answer] | None:
+    """What NVML answers for each device; None without a driver."""
     import pynvml
 
     try:
@@ -109,8 +112,8 @@ def gpu_processes() -> int | None:
     except pynvml.NVMLError:
         return None
     try:
-        handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
-        return sum(len(pynvml.nvmlDeviceGetComputeRunningProcesses(handle)) for handle in handles)
+        count = pynvml.nvmlDeviceGetCount()
+        return [ask(pynvml.nvmlDeviceGetHandleByIndex(number)) for number in range(count)]
     finally:
         pynvml.nvmlShutdown()
 

@@ -16,7 +16,7 @@ from harness.registry import workloads
 from harness.run_command import book, outcome
 from harness.schema import Run
 from harness.store import check_writable, read_file, results_files
-from harness.units import digits, formatted
+from harness.units import differing, digits, formatted
 
 FIGURE = {"train": "step_time_s", "infer": "infer_throughput_examples_per_s"}
 """What is compared of each phase: the one figure with many samples."""
@@ -103,12 +103,7 @@ def find(name: str, results: Path) -> Run:
 
 def differences(published: Run, again: Run) -> list[str]:
     """Every setting, version and piece of hardware that is not the same, as `name: then, now`."""
-    one, other = _facts(published), _facts(again)
-    return [
-        f"{name}: {one.get(name, 'absent')}, {other.get(name, 'absent')}"
-        for name in sorted({*one, *other})
-        if one.get(name) != other.get(name)
-    ]
+    return differing(_facts(published), _facts(again))
 
 
 def _facts(run: Run) -> dict[str, Any]:

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from math import floor, isfinite, log10
 
 from harness.metrics import METRICS
 
 ABSENT = "-"
+
+
+def aligned(rows: Sequence[Sequence[str]]) -> list[str]:
+    """A line per row, its cells padded to the widest of their column."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        for row in rows
+    ]
+
+
+def ruled(head: Sequence[str], body: Sequence[Sequence[str]]) -> list[str]:
+    """Aligned lines with a rule below the head."""
+    widths = [max(map(len, column)) for column in zip(head, *body, strict=True)]
+    return aligned([head, ["-" * width for width in widths], *body])
+
+
+def differing(one: Mapping[str, object], other: Mapping[str, object]) -> list[str]:
+    """What is not the same in both, as `name: one, other`."""
+    return [
+        f"{name}: {one.get(name, 'absent')}, {other.get(name, 'absent')}"
+        for name in sorted({*one, *other})
+        if one.get(name) != other.get(name)
+    ]
 
 
 def formatted(name: str, value: float, *, quality_unit: str = "") -> str:
