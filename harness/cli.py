@@ -243,14 +243,18 @@ def show(
     ] = None,
     only: Only = None,
     wide: Annotated[bool, typer.Option("--wide", help="Every metric.")] = False,
+    costs: Annotated[bool, typer.Option("--costs", help="What it costs, and break-even.")] = False,
     output: Format = Output.table,
     results: Results = RESULTS,
 ) -> None:
     """Show the results: the latest row of each cell."""
-    from harness import show as view
+    from harness import show as showing
 
+    if wide and costs:
+        raise UsageError("--wide shows every metric, --costs those of money: leave one out.")
     frame, broken = _frame(results, files, only)
-    typer.echo(view.show(frame, output=output.value, wide=wide))
+    view = "wide" if wide else "costs" if costs else "usual"
+    typer.echo(showing.show(frame, output=output.value, view=view))
     if broken:
         raise typer.Exit(1)
 

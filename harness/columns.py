@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from harness.cells import AXES
-from harness.metrics import METRICS, derive, step_times
+from harness.metrics import METRICS, derive, examples_per_epoch, step_times
 from harness.schema import Protocol, Run
 from harness.store import ResultsFile
 
@@ -99,6 +99,8 @@ NUMBERS = (
     "step_time_p10_s",
     "step_time_p90_s",
     "others_cpu_share",
+    "epochs",
+    "examples_per_epoch",
     "price_usd_per_hour",
 )
 """Every metric, and the other columns that are absent (NaN) where they were not measured."""
@@ -140,14 +142,17 @@ def with_file(table: pa.Table, name: str) -> pa.Table:
     return table.append_column(FILE_SCHEMA.field("file"), column)
 
 
-def _numbers(run: Run) -> Mapping[str, float]:
-    values = derive(run)
+def _numbers(run: Run) -> Mapping[str, float | None]:
+    values: dict[str, float | None] = {**derive(run)}
     if run.samples.steady:
         steps = sorted(step_times(run.samples.steady))
         values["step_time_p10_s"] = _quantile(steps, 0.1)
         values["step_time_p90_s"] = _quantile(steps, 0.9)
     if run.contention.others_cpu_share is not None:
         values["others_cpu_share"] = run.contention.others_cpu_share
+    if run.samples.epochs:
+        values["epochs"] = float(len(run.samples.epochs))
+        values["examples_per_epoch"] = examples_per_epoch(run)
     if run.price is not None:
         values["price_usd_per_hour"] = run.price.usd_per_hour
     return values

@@ -6,11 +6,13 @@ did not measure is absent from its record, never zero.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import median
+from typing import Any
 
-from harness.schema import Block, Epoch, Price, Run
+from harness.cost import cost_usd
+from harness.schema import Block, Epoch, Run
 
 MIN_UNDISTURBED = 3
 """With fewer undisturbed blocks, the disturbed ones count too."""
@@ -74,8 +76,16 @@ METRICS = {
                "no target or it was not reached."),
         Metric("cost_per_epoch_usd", "USD", "lower", "usd", "cost/epoch",
                "epoch_time_s times the reference price's rate."),
+        Metric("cost_per_million_examples_usd", "USD", "lower", "usd", "cost/10⁶ examples",
+               "cost_per_epoch_usd, for a million training examples in place of an epoch's."),
+        Metric("fixed_cost_usd", "USD", "lower", "usd", "fixed cost",
+               "What every training pays once: startup_time_s and compile_time_s times the "
+               "reference price's rate."),
         Metric("cost_to_quality_usd", "USD", "lower", "usd", "cost to quality",
                "time_to_quality_s times the reference price's rate."),
+        Metric("cost_per_thousand_inferences_usd", "USD", "lower", "usd", "cost/10³ inferences",
+               "Seconds that a thousand examples take at infer_throughput_examples_per_s, times "
+               "the reference price's rate."),
         Metric("energy_per_epoch_j", "J", "lower", "joules", "energy/epoch",
                "Energy from a counter of the machine over one epoch."),
         Metric("model_flops_per_example", "FLOP", "lower", "flops", "model FLOPs",
@@ -89,6 +99,30 @@ METRICS = {
 }  # fmt: skip
 
 
+Seconds = Callable[..., Any]
+
+PRICED: Mapping[str, tuple[Seconds, tuple[str, ...]]] = {
+    "cost_per_epoch_usd": (lambda epoch: epoch, ("epoch_time_s",)),
+    "cost_per_million_examples_usd": (
+        lambda epoch, examples: epoch * 1e6 / examples,
+        ("epoch_time_s", "examples_per_epoch"),
+    ),
+    "fixed_cost_usd": (
+        lambda startup, compilation: startup + compilation,
+        ("startup_time_s", "compile_time_s"),
+    ),
+    "cost_to_quality_usd": (lambda reached: reached, ("time_to_quality_s",)),
+    "cost_per_thousand_inferences_usd": (
+        lambda throughput: 1e3 / throughput,
+        ("infer_throughput_examples_per_s",),
+    ),
+}
+"""Every cost: the seconds that are paid for, and the figures (numbers or columns) they come from.
+
+`examples_per_epoch` is a fact of a run, `harness.columns` has it.
+"""
+
+
 def derive(run: Run) -> dict[str, float]:
     """Every metric that the run's raw samples, memory and price allow, in METRICS order."""
     values = {
@@ -97,7 +131,7 @@ def derive(run: Run) -> dict[str, float]:
         **_infer_metrics(run),
         **_memory_metrics(run),
     }
-    values |= _cost_metrics(values, run.price)
+    values |= _cost_metrics(values, run)
     values |= _flops_metrics(values, run)
     return {name: values[name] for name in METRICS if name in values}
 
@@ -207,12 +241,22 @@ def _flops_metrics(values: dict[str, float], run: Run) -> dict[str, float]:
     return found
 
 
-def _cost_metrics(values: dict[str, float], price: Price | None) -> dict[str, float]:
-    if price is None:
+def examples_per_epoch(run: Run) -> float | None:
+    """How many examples a whole epoch trains on; None where no epoch was begun."""
+    if not run.samples.epochs:
+        return None
+    epoch = run.samples.epochs[0]
+    return float((epoch.epoch_steps or epoch.steps) * run.batch_size)
+
+
+def _cost_metrics(values: Mapping[str, float], run: Run) -> dict[str, float]:
+    if run.price is None:
         return {}
-    rate = price.usd_per_hour / 3600.0
-    pairs = {
-        "cost_per_epoch_usd": "epoch_time_s",
-        "cost_to_quality_usd": "time_to_quality_s",
+    known = {**values, "examples_per_epoch": examples_per_epoch(run)}
+    return {
+        name: float(
+            cost_usd(seconds(*(known[figure] for figure in figures)), run.price.usd_per_hour)
+        )
+        for name, (seconds, figures) in PRICED.items()
+        if all(known.get(figure) is not None for figure in figures)
     }
-    return {cost: values[time] * rate for cost, time in pairs.items() if time in values}

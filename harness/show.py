@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from io import StringIO
 from textwrap import wrap
@@ -15,12 +16,13 @@ from typing import Any, Literal
 
 import pandas as pd
 
+from harness.break_even import AGAINST, BREAK_EVEN, with_break_even
 from harness.cells import AXES
 from harness.columns import FLAGS, INTEGERS, NUMBERS
-from harness.metrics import METRICS
+from harness.metrics import METRICS, PRICED
 from harness.registry import workloads
-from harness.summary import INTERVAL, footnotes, reasons, summary
-from harness.units import ABSENT, formatted, seconds
+from harness.summary import ENDS, INTERVALS, footnotes, reasons, summary
+from harness.units import ABSENT, FORMS, formatted
 
 USUAL = (
     "step_time_s",
@@ -34,7 +36,22 @@ USUAL = (
     "quality",
     "cost_per_epoch_usd",
 )
-"""The metrics of a table that is not `wide`; those that no row has are left out."""
+"""The metrics of the usual table; those that no row has are left out of any."""
+
+COSTS = (
+    "epoch_time_s",
+    "cost_per_epoch_usd",
+    "cost_per_million_examples_usd",
+    "fixed_cost_usd",
+    "cost_to_quality_usd",
+    "cost_per_thousand_inferences_usd",
+    "quality",
+)
+
+VIEWS = {"usual": USUAL, "wide": tuple(METRICS), "costs": COSTS}
+
+Column = tuple[str, Callable[["pd.Series[Any]"], str]]
+"""A title, and what stands in a row."""
 
 _UNFOLDED = 10_000
 
@@ -50,12 +67,12 @@ class _Printed:
     notes: list[str]
 
 
-def show(frame: pd.DataFrame, *, output: str, wide: bool = False, width: int | None = None) -> str:
-    """The latest run of each cell as `table`, `json` or `csv`.
+def show(frame: pd.DataFrame, *, output: str, view: str = "usual", width: int | None = None) -> str:
+    """The latest run of each cell as `table`, `json` or `csv`; `view` is one of VIEWS.
 
     A table folds at `width`: by default the terminal's, and none when output is not a terminal.
     """
-    rows = summary(frame)
+    rows = _rows(frame, view)
     if output == "json":
         return json.dumps(_records(rows), indent=1, allow_nan=False, ensure_ascii=False)
     if output == "csv":
@@ -64,15 +81,20 @@ def show(frame: pd.DataFrame, *, output: str, wide: bool = False, width: int | N
         return "The results hold no runs."
     if width is None and sys.stdout.isatty():
         width = shutil.get_terminal_size().columns
-    return _text(_printed(rows, wide=wide), width)
+    return _text(_printed(rows, view), width)
 
 
-def markdown(frame: pd.DataFrame, *, wide: bool = False) -> str:
-    """The same table for a README."""
+def _rows(frame: pd.DataFrame, view: str) -> pd.DataFrame:
     rows = summary(frame)
+    return with_break_even(rows) if view == "costs" else rows
+
+
+def markdown(frame: pd.DataFrame, *, view: str = "usual") -> str:
+    """The same table for a README."""
+    rows = _rows(frame, view)
     if rows.empty:
         return "The results hold no runs."
-    printed = _printed(rows, wide=wide)
+    printed = _printed(rows, view)
     lines = [
         _markdown_row([*printed.labels, *printed.figures]),
         _markdown_row(["---"] * len(printed.labels) + ["---:"] * len(printed.figures)),
@@ -96,7 +118,7 @@ def _escaped(text: str) -> str:
 
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Strict JSON knows no NaN: what is absent, an empty text too, is null."""
-    plain = {*NUMBERS, *INTEGERS, *INTERVAL, *FLAGS, "altered", "n"}
+    plain = {*NUMBERS, *INTEGERS, *ENDS, *FLAGS, BREAK_EVEN, "altered", "n"}
     columns: dict[str, list[Any]] = {}
     for name in rows.columns:
         present = rows[name].notna() if name in plain else rows[name] != ""
@@ -107,35 +129,79 @@ def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return [dict(zip(columns, row, strict=True)) for row in zip(*columns.values(), strict=True)]
 
 
-def _printed(rows: pd.DataFrame, *, wide: bool) -> _Printed:
+def _printed(rows: pd.DataFrame, view: str) -> _Printed:
     shared = [name for name in _label_columns(rows) if _is_shared(rows, name)]
     labels = [name for name in _label_columns(rows) if name not in shared]
-    wanted = tuple(METRICS) if wide else USUAL
-    metrics = [name for name in wanted if rows[name].notna().any()]
+    metrics = [name for name in VIEWS[view] if rows[name].notna().any()]
+    columns = [column for name in metrics for column in (_own(name), *_beside(name, rows, view))]
     numbers = reasons(rows)
     replicated = bool((rows["n"] > 1).any())
-    intervals = bool(rows[INTERVAL[0]].notna().any())
     body = []
     for _, row in rows.iterrows():
         texts = [str(row[name]) for name in labels]
-        body.append(
-            (
-                [*texts, _status(row, numbers, replicated=replicated)],
-                _figures(row, metrics, intervals=intervals, wide=wide),
-            )
-        )
-    titles = ["examples/s" if name.startswith("thr") else METRICS[name].title for name in metrics]
-    if "step_time_s" in metrics:
-        more = ["95 % interval"] * intervals + ["step p10 to p90"] * wide
-        place = metrics.index("step_time_s") + 1
-        titles[place:place] = more
+        status = _status(row, numbers, replicated=replicated)
+        body.append(([*texts, status], [text(row) for _, text in columns]))
+    notes = footnotes(rows, shows_cost=any(name in PRICED for name in metrics))
+    if any(title == _BREAK_EVEN_TITLE for title, _ in columns):
+        notes.append(_BREAK_EVEN_NOTE)
     return _Printed(
         title=", ".join(f"{_words(name)} {rows[name].iloc[0]}" for name in shared),
         labels=[*map(_words, labels), "status"],
-        figures=titles,
+        figures=[title for title, _ in columns],
         rows=body,
-        notes=footnotes(rows, shows_cost="cost_per_epoch_usd" in metrics),
+        notes=notes,
     )
+
+
+_BREAK_EVEN_TITLE = "break-even"
+_BREAK_EVEN_NOTE = (
+    "The fixed cost is paid once, for start-up and compilation. 'break-even' is the number of "
+    "epochs from which on a cell costs no more than the cell of its workload with the lowest fixed "
+    "cost (that one has a dash)."
+)
+
+
+def _own(name: str) -> Column:
+    title = "examples/s" if name.startswith("thr") else METRICS[name].title
+
+    def text(row: pd.Series[Any]) -> str:
+        unit, quality = _quality_form(str(row["workload"]), str(row["quality_metric"]))
+        found = formatted(name, row[name], quality_unit=unit)
+        return f"{quality} {found}" if name == "quality" and found != ABSENT else found
+
+    return title, text
+
+
+def _beside(name: str, rows: pd.DataFrame, view: str) -> list[Column]:
+    """The columns that follow a metric's own."""
+    found = []
+    wanted = "cost_per_epoch_usd" if view == "costs" else "step_time_s"
+    if name == wanted and rows[INTERVALS[name][0]].notna().any():
+        found.append(("95 % interval", _span(name, *INTERVALS[name])))
+    if name == "step_time_s" and view == "wide":
+        found.append(("step p10 to p90", _span(name, "step_time_p10_s", "step_time_p90_s")))
+    if name == "fixed_cost_usd" and view == "costs" and (rows[AGAINST] != "").any():
+        found.append((_BREAK_EVEN_TITLE, _break_even))
+    return found
+
+
+def _span(name: str, lower: str, upper: str) -> Callable[[pd.Series[Any]], str]:
+    form = FORMS[METRICS[name].form]
+
+    def text(row: pd.Series[Any]) -> str:
+        low, high = row[lower], row[upper]
+        return ABSENT if low != low else f"{form(low)} to {form(high)}"
+
+    return text
+
+
+def _break_even(row: pd.Series[Any]) -> str:
+    epochs = row[BREAK_EVEN]
+    if row[AGAINST] in ("", row["cell"]):
+        return ABSENT
+    if epochs != epochs:
+        return "never"
+    return "at once" if epochs == 0 else f"{epochs:.0f} epoch{'s' if epochs > 1 else ''}"
 
 
 def _label_columns(rows: pd.DataFrame) -> list[str]:
@@ -162,25 +228,6 @@ def _status(row: pd.Series[Any], numbers: dict[str, int], *, replicated: bool) -
     named = (("*", "contended"), ("~", "extrapolated"), ("!", "altered"))
     marks = [mark for mark, name in named if row[name]]
     return " ".join(parts + marks)
-
-
-def _figures(row: pd.Series[Any], metrics: list[str], *, intervals: bool, wide: bool) -> list[str]:
-    unit, title = _quality_form(str(row["workload"]), str(row["quality_metric"]))
-    figures = []
-    for name in metrics:
-        text = formatted(name, row[name], quality_unit=unit)
-        if name == "quality" and text != ABSENT:
-            text = f"{title} {text}"
-        figures.append(text)
-        if name == "step_time_s":
-            figures += [_span(row, *INTERVAL)] * intervals
-            figures += [_span(row, "step_time_p10_s", "step_time_p90_s")] * wide
-    return figures
-
-
-def _span(row: pd.Series[Any], lower: str, upper: str) -> str:
-    low, high = row[lower], row[upper]
-    return ABSENT if low != low else f"{seconds(low)} to {seconds(high)}"
 
 
 def _quality_form(workload: str, metric: str) -> tuple[str, str]:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from harness.cells import API_STYLES, AXES, BACKENDS, PHASES, PRECISIONS, SCALES
 from harness.columns import NUMBERS
+from harness.metrics import PRICED
 from harness.units import digits
 
 POINT = ("machine", "cell", "batch_size")
@@ -16,8 +17,14 @@ NO_PRICE = (
     "No price was chosen, so there is no cost. Choose one with --price ID (`epochmark prices` "
     "lists them) or [tool.epochmark] price in pyproject.toml."
 )
-INTERVAL = ("step_time_low_s", "step_time_high_s")
-"""The columns of a row's 95 % interval; absent (NaN) where there is one process."""
+INTERVALS = {
+    "step_time_s": ("step_time_low_s", "step_time_high_s"),
+    "epoch_time_s": ("epoch_time_low_s", "epoch_time_high_s"),
+    "cost_per_epoch_usd": ("cost_per_epoch_low_usd", "cost_per_epoch_high_usd"),
+}
+"""The columns of a row's 95 % intervals; absent (NaN) where there is one process."""
+
+ENDS = tuple(end for ends in INTERVALS.values() for end in ends)
 
 _ORDER = (*SCALES, *PHASES, *BACKENDS, *PRECISIONS, *API_STYLES)
 _OF_ONE_RUN = ["run", "replicate", "seed", "file"]
@@ -35,9 +42,10 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     rows = groups.first().drop(columns=_OF_ONE_RUN)
     numbers = list(NUMBERS)
     rows[numbers] = groups[numbers].median()
-    ends = [_interval(values) for _, values in groups["step_time_s"]]
-    for place, name in enumerate(INTERVAL):
-        rows[name] = [pair[place] for pair in ends]
+    for metric, ends in INTERVALS.items():
+        found = [_interval(values) for _, values in groups[metric]]
+        for place, name in enumerate(ends):
+            rows[name] = [pair[place] for pair in found]
     for mark in ("contended", "altered", "extrapolated"):
         rows[mark] = groups[mark].any()
     rows.insert(0, "n", groups.size())
@@ -85,7 +93,7 @@ def footnotes(rows: pd.DataFrame, *, shows_cost: bool) -> list[str]:
         notes.append("Each row is one process; how processes differ was not measured.")
     else:
         notes.append("n counts the processes of a row; its numbers are their medians.")
-        if rows[INTERVAL[0]].notna().any():
+        if rows[list(ENDS)].notna().any(axis=None):
             notes.append(
                 "The 95 % interval is of the typical process, from how the processes of the row "
                 "differ. `epochmark compare` tells whether two rows do."
@@ -116,15 +124,15 @@ def _cost_notes(rows: pd.DataFrame, *, shows_cost: bool) -> list[str]:
         return [NO_PRICE]
     if not shows_cost:
         return []
-    prices = priced[priced["cost_per_epoch_usd"].notna()].drop_duplicates(
+    prices = priced[priced[list(PRICED)].notna().any(axis=1)].drop_duplicates(
         ["price", "price_usd_per_hour", "price_as_of"]
     )
     words = [_price_in_words(price) for _, price in prices.iterrows()]
-    notes = [f"Cost per epoch is seconds times the reference price {words[0]}."]
+    notes = [f"Costs are seconds times the reference price {words[0]}."]
     if len(words) > 1:
         notes = [
-            "Cost per epoch is seconds times a reference price, which is not the same for all "
-            f"rows: {'; '.join(words)}."
+            "Costs are seconds times a reference price, which is not the same for all rows: "
+            f"{'; '.join(words)}."
         ]
     return [f"{notes[0]} It is not the price of the machine that was measured."]
 

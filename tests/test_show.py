@@ -49,7 +49,7 @@ def frame(*runs: Run, **session: Any) -> pd.DataFrame:
 
 
 COST = (
-    "Cost per epoch is seconds times the reference price gcp c3-standard-8, us-central1, "
+    "Costs are seconds times the reference price gcp c3-standard-8, us-central1, "
     "on-demand, 0.403216 USD/h (2026-08-03, source a price list). It is not the price of the "
     "machine that was measured."
 )
@@ -112,7 +112,9 @@ def test_eighty_columns_hold_every_number_whole() -> None:
 
 
 def test_a_pipe_gets_one_line_per_row_and_no_colour() -> None:
-    text = show(frame(make_run(), make_run(cell=cell(backend="torch"))), output="table", wide=True)
+    text = show(
+        frame(make_run(), make_run(cell=cell(backend="torch"))), output="table", view="wide"
+    )
     assert "\x1b" not in text
     assert sum(line.startswith("recommender") for line in text.splitlines()) == 2
     assert "10.2 ms to 11.8 ms" in text

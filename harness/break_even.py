@@ -1,0 +1,36 @@
+"""From how many epochs on a cell is the cheaper one, though it starts more dearly."""
+
+from __future__ import annotations
+
+from math import nan
+
+import pandas as pd
+
+from harness.cost import Cost, break_even, exactly
+
+BREAK_EVEN = "break_even_epochs"
+"""A column: epochs; NaN where that is never, for the cell it is held against, and where costs are
+unknown."""
+
+AGAINST = "break_even_against"
+"""A column: the cell of the group with the lowest fixed cost; empty where costs are unknown."""
+
+GROUP = ["machine", "workload", "scale", "phase", "device", "batch_size"]
+
+
+def with_break_even(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a summary with both columns; a group is one workload on one machine."""
+    found = rows.assign(**{BREAK_EVEN: nan, AGAINST: ""})
+    known = rows["fixed_cost_usd"].notna() & rows["cost_per_epoch_usd"].notna()
+    for _, group in rows[known & (rows["status"] == "ok")].groupby(GROUP, observed=True):
+        base = group["fixed_cost_usd"].idxmin()
+        for place in group.index:
+            found.loc[place, AGAINST] = str(group.loc[base, "cell"])
+            epochs = break_even(_cost(group.loc[place]), _cost(group.loc[base]))
+            if place != base and epochs is not None:
+                found.loc[place, BREAK_EVEN] = epochs
+    return found
+
+
+def _cost(row: pd.Series[float]) -> Cost:
+    return Cost(exactly(row["fixed_cost_usd"]), exactly(row["cost_per_epoch_usd"]))
