@@ -23,14 +23,17 @@ def with_break_even(rows: pd.DataFrame) -> pd.DataFrame:
     found = rows.assign(**{BREAK_EVEN: nan, AGAINST: ""})
     known = rows["fixed_cost_usd"].notna() & rows["cost_per_epoch_usd"].notna()
     for _, group in rows[known & (rows["status"] == "ok")].groupby(GROUP, observed=True):
-        base = group["fixed_cost_usd"].idxmin()
-        for place in group.index:
-            found.loc[place, AGAINST] = str(group.loc[base, "cell"])
-            epochs = break_even(_cost(group.loc[place]), _cost(group.loc[base]))
-            if place != base and epochs is not None:
+        costs = _costs(group)
+        base = min(costs, key=lambda place: costs[place].fixed_usd)
+        found.loc[group.index, AGAINST] = rows["cell"].astype(str)[base]
+        for place in costs.keys() - {base}:
+            epochs = break_even(costs[place], costs[base])
+            if epochs is not None:
                 found.loc[place, BREAK_EVEN] = epochs
     return found
 
 
-def _cost(row: pd.Series[float]) -> Cost:
-    return Cost(exactly(row["fixed_cost_usd"]), exactly(row["cost_per_epoch_usd"]))
+def _costs(group: pd.DataFrame) -> dict[int, Cost]:
+    columns = (group["fixed_cost_usd"].tolist(), group["cost_per_epoch_usd"].tolist())
+    pairs = zip(group.index.tolist(), *columns, strict=True)
+    return {place: Cost(exactly(fixed), exactly(epoch)) for place, fixed, epoch in pairs}

@@ -25,6 +25,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(help="Show and fetch the workloads' data.", invoke_without_command=True)
 app.add_typer(data_app, name="data")
+prices_app = typer.Typer(help="Show and import reference prices.", invoke_without_command=True)
+app.add_typer(prices_app, name="prices")
 
 
 class Output(StrEnum):
@@ -108,15 +110,42 @@ def metrics() -> None:
         typer.echo(f"    {metric.definition}")
 
 
-@app.command()
-def prices(results: Results = RESULTS) -> None:
-    """List the reference prices that costs can be shown with."""
+@prices_app.callback()
+def prices(
+    context: typer.Context,
+    snapshot: Annotated[
+        str | None, typer.Option("--prices", help="One snapshot of results/prices alone.")
+    ] = None,
+    results: Results = RESULTS,
+) -> None:
+    """List the reference prices that costs can be shown with, unless a command follows."""
+    if context.invoked_subcommand is not None:
+        return
     from harness.prices import read_prices
+    from harness.units import aligned
 
-    for price in read_prices(results).values():
-        typer.echo(
-            f"{price.id:<46} {price.usd_per_hour:>10.4f} USD/h  {price.accelerator}  {price.as_of}"
-        )
+    rows = [
+        (price.id, f"{price.usd_per_hour:.4f} USD/h", price.accelerator, price.as_of, price.source)
+        for price in read_prices(results, snapshot).values()
+    ]
+    typer.echo("\n".join(aligned([("id", "rate", "for", "as of", "source"), *rows])))
+
+
+@prices_app.command("import")
+def prices_import(
+    path: Annotated[Path, typer.Argument(help="A price catalogue's file.")],
+    catalogue: Annotated[
+        str, typer.Option(help="Its kind: karpenter-gcp, skypilot-aws, -azure or -gcp.")
+    ],
+    as_of: Annotated[str, typer.Option(help="The day its prices are of, such as 2026-08-03.")],
+    results: Results = RESULTS,
+) -> None:
+    """Write a snapshot of that day, for the instances and regions that the book has."""
+    from harness.catalogues import import_prices
+    from harness.store import spelled
+
+    target, count = import_prices(path, catalogue, as_of, results)
+    typer.echo(f"Imported {count} prices into {spelled(target)}.")
 
 
 @app.command()
@@ -255,6 +284,44 @@ def show(
     frame, broken = _frame(results, files, only)
     view = "wide" if wide else "costs" if costs else "usual"
     typer.echo(showing.show(frame, output=output.value, view=view))
+    if broken:
+        raise typer.Exit(1)
+
+
+@app.command()
+def reprice(
+    files: Annotated[
+        list[str] | None, typer.Argument(help="Results files or sessions; all if none is named.")
+    ] = None,
+    snapshot: Annotated[
+        str | None, typer.Option("--prices", help="A snapshot of results/prices; all if none.")
+    ] = None,
+    price: Annotated[str | None, typer.Option(help="One price id for all rows.")] = None,
+    region: Annotated[str | None, typer.Option(help="The same instance in this region.")] = None,
+    spot: Annotated[bool, typer.Option("--spot", help="Interruptible capacity.")] = False,
+    on_demand: Annotated[
+        bool, typer.Option("--on-demand", help="Of which nobody is sent away.")
+    ] = False,
+    only: Only = None,
+    output: Format = Output.table,
+    results: Results = RESULTS,
+) -> None:
+    """Price old results again; the files stay as they are."""
+    from harness import reprice as pricing
+    from harness.prices import read_prices
+    from harness.run_command import book
+    from harness.show import show as shown
+
+    if spot and on_demand:
+        raise UsageError("--spot and --on-demand exclude each other.")
+    kind = "spot" if spot else "on-demand" if on_demand else None
+    wish = pricing.wish(price, region, kind)
+    known = read_prices(book(results, "prices"), snapshot)
+    frame, broken = _frame(results, files, only)
+    again, notices = pricing.repriced(frame, known, wish)
+    for notice in notices:
+        typer.echo(notice, err=True)
+    typer.echo(shown(again, output=output.value, view="costs"))
     if broken:
         raise typer.Exit(1)
 

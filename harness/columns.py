@@ -24,7 +24,7 @@ _PACKAGES: dict[str, tuple[str, ...]] = {
     "torch": ("torch",),
     "numpy": ("numpy",),
 }
-_PRICE_TEXTS = ("provider", "instance", "region", "kind", "as_of", "source", "snapshot")
+PRICE_TEXTS = ("provider", "instance", "region", "kind", "as_of", "source", "snapshot")
 
 
 def _axis(place: int) -> Callable[[Run], str]:
@@ -79,7 +79,7 @@ TEXTS: dict[str, Callable[[Run], str]] = {
     "data_source": lambda run: run.data.source if run.data else "",
     "quality_metric": lambda run: run.quality_metric,
     "price": _price("id"),
-    **{f"price_{name}": _price(name) for name in _PRICE_TEXTS},
+    **{f"price_{name}": _price(name) for name in PRICE_TEXTS},
 }
 
 INTEGERS: dict[str, Callable[[Run], int]] = {

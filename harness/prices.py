@@ -1,7 +1,7 @@
 """The price book: dated snapshots of unit prices in results/prices, read and checked.
 
-A snapshot is a CSV file named by its month; each row is one price of one kind with its source.
-Knows no run. A price that is not in the book does not exist: nothing is guessed or rounded up.
+A snapshot is a CSV file named by its day or month; each row is one price of one kind with its
+source. Knows no run. A price that is not in the book does not exist: nothing is guessed.
 """
 
 from __future__ import annotations
@@ -13,11 +13,16 @@ from datetime import date
 from math import isfinite
 from pathlib import Path
 
-from harness.errors import ResultsError, UsageError
+from harness.errors import ResultsError, UsageError, unknown
 from harness.schema import Price
 
 KINDS = ("on-demand", "spot")
 UNDATED = "undated"
+DEAREST = 100.0
+"""US dollars an hour for one accelerator, or for a machine without: above stand sentinels such as
+700 that catalogues write for "not sold here"."""
+
+Row = dict[str, str]
 
 
 def _text(value: str) -> bool:
@@ -66,15 +71,32 @@ COLUMNS: dict[str, tuple[str, Callable[[str], bool]]] = {
 """Each column of a snapshot, with what its values must be."""
 
 
-def read_prices(results: Path) -> dict[str, Price]:
-    """Every price by id; where snapshots share an id, the newest one's.
+def read_prices(results: Path, snapshot: str | None = None) -> dict[str, Price]:
+    """Every price by id, of one snapshot or of all; where these share an id, the newest one's.
 
-    Raises ResultsError naming file, line and field for a row that is not valid.
+    Raises ResultsError naming file, line and field for a row that is not valid, UsageError for a
+    snapshot that does not exist.
     """
+    paths = snapshots(results)
+    if snapshot is not None:
+        wanted = [path for path in paths if snapshot in (path.name, path.stem)]
+        if not wanted:
+            raise unknown("price snapshot", snapshot, [path.stem for path in paths])
+        paths = wanted
     prices: dict[str, Price] = {}
-    for path in sorted((results / "prices").glob("*.csv")):
-        prices |= _read_snapshot(path)
+    for path in paths:
+        prices |= {row["id"]: _price(row, path) for row in read_snapshot(path)}
     return dict(sorted(prices.items()))
+
+
+def snapshots(results: Path) -> list[Path]:
+    """The files of the book, oldest first."""
+    return sorted((results / "prices").glob("*.csv"))
+
+
+def composed(provider: str, instance: str, region: str, kind: str) -> str:
+    """A price's id."""
+    return ":".join((provider, instance, region, kind))
 
 
 def find_price(name: str, results: Path) -> Price:
@@ -109,20 +131,22 @@ def _price_in(path: Path) -> str | None:
     return price
 
 
-def _read_snapshot(path: Path) -> dict[str, Price]:
+def read_snapshot(path: Path) -> list[Row]:
+    """The rows of a snapshot, every one valid; raises ResultsError for the first that is not."""
     try:
         with path.open(encoding="utf-8", newline="") as file:
             rows = csv.DictReader(file, strict=True)
             _check_header(path, tuple(rows.fieldnames or ()))
-            prices: dict[str, Price] = {}
+            found: dict[str, Row] = {}
             for row in rows:
-                price = _price(path, rows.line_num, row)
-                if price.id in prices:
-                    raise _wrong(path, rows.line_num, "id", price.id, "an id of its own")
-                prices[price.id] = price
-            return prices
+                _check(path, rows.line_num, row)
+                if row["id"] in found:
+                    raise _wrong(path, rows.line_num, "id", row["id"], "an id of its own")
+                found[row["id"]] = row
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise ResultsError(f"The prices in {path} cannot be read: {error}.") from error
+    _check_spot(path, found)
+    return list(found.values())
 
 
 def _check_header(path: Path, names: tuple[str, ...]) -> None:
@@ -132,16 +156,35 @@ def _check_header(path: Path, names: tuple[str, ...]) -> None:
         )
 
 
-def _price(path: Path, line: int, row: Mapping[str, str]) -> Price:
+def _check(path: Path, line: int, row: Mapping[str, str]) -> None:
     # csv gives None as the name of surplus fields, and as the value of missing ones.
     if set(row) != set(COLUMNS) or None in row.values():
         raise _wrong(path, line, "row", ",".join(map(str, row.values())), f"{len(COLUMNS)} fields")
     for name, (expected, check) in COLUMNS.items():
         if not check(row[name]):
             raise _wrong(path, line, name, row[name], expected)
-    composed = ":".join(row[name] for name in ("provider", "instance", "region", "kind"))
-    if row["id"] != composed:
-        raise _wrong(path, line, "id", row["id"], composed)
+    expected_id = composed(row["provider"], row["instance"], row["region"], row["kind"])
+    if row["id"] != expected_id:
+        raise _wrong(path, line, "id", row["id"], expected_id)
+    most = DEAREST * max(1, int(row["count"]))
+    if float(row["usd_per_hour"]) > most:
+        expected = f"at most {most:g}, that is {DEAREST:g} for each accelerator"
+        raise _wrong(path, line, "usd_per_hour", row["usd_per_hour"], expected)
+
+
+def _check_spot(path: Path, rows: Mapping[str, Row]) -> None:
+    for name, row in rows.items():
+        full = rows.get(name.removesuffix("spot") + "on-demand")
+        if row["kind"] == "spot" and full is not None:
+            spot, demand = row["usd_per_hour"], full["usd_per_hour"]
+            if float(spot) > float(demand):
+                raise ResultsError(
+                    f"{path}: the spot price {name!r} is {spot}, above the {demand} on demand. "
+                    "Correct the row."
+                )
+
+
+def _price(row: Row, path: Path) -> Price:
     return Price(
         id=row["id"],
         usd_per_hour=float(row["usd_per_hour"]),

@@ -11,7 +11,9 @@ import pytest
 
 from harness.break_even import AGAINST, BREAK_EVEN, with_break_even
 from harness.cost import Cost, break_even, cost_usd
+from harness.errors import UsageError
 from harness.metrics import METRICS, PRICED, derive
+from harness.reprice import Wish, repriced, wish
 from harness.schema import Block, Epoch, Samples
 from harness.show import show
 from harness.summary import summary
@@ -148,3 +150,81 @@ def test_the_interval_of_a_cost_is_that_of_its_time() -> None:
     assert (
         row["cost_per_epoch_low_usd"] < row["cost_per_epoch_usd"] < row["cost_per_epoch_high_usd"]
     )
+
+
+# Priced again
+
+
+BOOK = {
+    price.id: price
+    for price in (
+        PRICE,
+        replace(PRICE, id=PRICE.id.replace("on-demand", "spot"), kind="spot", usd_per_hour=0.1),
+        replace(
+            PRICE,
+            id=PRICE.id.replace("us-central1", "us-east4"),
+            region="us-east4",
+            usd_per_hour=0.5,
+        ),
+        replace(PRICE, id="aws:m:here:spot", provider="aws", instance="m", usd_per_hour=3.6),
+    )
+}
+
+
+@pytest.mark.parametrize(
+    ("wish", "rate", "kind"),
+    [
+        (Wish(), 0.403216, "on-demand"),
+        (Wish(kind="spot"), 0.1, "spot"),
+        (Wish(region="us-east4"), 0.5, "on-demand"),
+        (Wish(price="aws:m:here:spot"), 3.6, "on-demand"),
+    ],
+)
+def test_old_runs_at_other_prices(wish: Wish, rate: float, kind: str) -> None:
+    frame = rows(("torch", 2.0, 3.0), ("jax", 7.0, 1.0))
+    before = frame.copy()
+    found, notices = repriced(frame, BOOK, wish)
+    assert notices == []
+    for _, row in found.iterrows():
+        assert row["cost_per_epoch_usd"] == float(cost_usd(row["epoch_time_s"], rate))
+        start = row["startup_time_s"] + row["compile_time_s"]
+        assert row["fixed_cost_usd"] == float(cost_usd(start, rate))
+        assert (row["price_usd_per_hour"], row["price_kind"]) == (rate, kind)
+    pd.testing.assert_frame_equal(frame, before)
+    assert f"{rate:.10g} USD/h" in " ".join(show(found, output="table", view="costs").split())
+
+
+def test_the_same_price_gives_the_same_costs() -> None:
+    frame = rows(("torch", 2.0, 3.0), ("jax", 7.0, 1.0))
+    found, _ = repriced(frame, BOOK, Wish())
+    for name in PRICED:
+        pd.testing.assert_series_equal(found[name], frame[name], check_exact=True)
+
+
+def test_a_price_that_is_not_in_the_book_is_told_with_those_that_are() -> None:
+    frame = rows(("torch", 2.0, 3.0))
+    with pytest.raises(UsageError) as caught:
+        repriced(frame, BOOK, Wish(region="mars"))
+    assert str(caught.value) == (
+        "There is no price 'gcp:c3-standard-8:mars:on-demand'. Of gcp c3-standard-8 there are: "
+        "us-central1 on-demand, us-central1 spot, us-east4 on-demand."
+    )
+
+
+def test_runs_without_a_price_keep_their_rows_and_are_told() -> None:
+    write_session(
+        Path("results"),
+        make_run(run="r1"),
+        make_run(run="r2", cell=CELL.replace("jax", "torch"), price=None),
+    )
+    found, notices = repriced(load_table(Path("results")).frame, BOOK, Wish(kind="spot"))
+    assert notices == ["Some runs were measured without a price: name one with --price ID."]
+    assert found["cost_per_epoch_usd"].isna().tolist() == [False, True]
+    named, notices = repriced(load_table(Path("results")).frame, BOOK, Wish(price=PRICE.id))
+    assert notices == []
+    assert named["cost_per_epoch_usd"].notna().all()
+
+
+def test_a_price_and_a_part_of_one_contradict() -> None:
+    with pytest.raises(UsageError, match="--price names one price; leave out --region"):
+        wish("a", "b", None)

@@ -254,6 +254,7 @@ def test_only_one_file_makes_or_changes_an_environment(file: str) -> None:
 # What is written to the disk
 
 WRITERS = {
+    "harness/catalogues.py": "a snapshot of prices, into the results folder",
     "harness/data.py": "prepared arrays, into the cache folder",
     "harness/downloads.py": "unpacked downloads, into a temporary folder",
     "harness/export.py": "the table, to the file that the user names",

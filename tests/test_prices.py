@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
+from harness.catalogues import CATALOGUES, import_prices
 from harness.errors import ResultsError, UsageError
-from harness.prices import COLUMNS, configured_price, find_price, read_prices
+from harness.prices import COLUMNS, configured_price, find_price, read_prices, read_snapshot
 from harness.schema import Price
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -62,6 +64,8 @@ def test_the_committed_price_book_is_valid() -> None:
     assert prices["aws:p5.48xlarge:us-east-1:on-demand"].accelerator == "8x H100 80GB"
     assert prices["azure:F8s_v2:eastus:spot"].as_of == "2026-09-06"
     assert prices["gcp:v6e-1:us-central1:spot"].as_of == "undated"
+    june = read_prices(RESULTS, "2026-06-29")["gcp:c3-standard-8:us-central1:spot"]
+    assert (june.usd_per_hour, june.as_of) == (0.0896, "2026-06-29")
 
 
 def test_the_newest_snapshot_wins() -> None:
@@ -98,6 +102,10 @@ def test_an_unknown_price() -> None:
         ({"vcpu": "2.5"}, "vcpu is '2.5'; expected a whole number or nothing"),
         ({"source": ""}, "source is ''; expected a text"),
         ({"region": "there"}, "id is 'aws:m:here:spot'; expected aws:m:there:spot"),
+        (
+            {"usd_per_hour": "700"},
+            "usd_per_hour is '700'; expected at most 200, that is 100 for each accelerator",
+        ),
     ],
 )
 def test_a_wrong_row_is_named(row: dict[str, str], problem: str) -> None:
@@ -113,6 +121,113 @@ def test_a_row_that_is_twice_or_of_the_wrong_length_is_named() -> None:
         read_prices(snapshot("2026-08.csv", {}, {}))
     with pytest.raises(ResultsError, match=r"line 2: row is .*; expected 15 fields"):
         read_prices(snapshot("2026-08.csv", {"note": "one,two"}))
+
+
+def test_spot_above_on_demand_is_named() -> None:
+    full = {"id": "aws:m:here:on-demand", "kind": "on-demand", "usd_per_hour": "0.4"}
+    with pytest.raises(ResultsError) as caught:
+        read_prices(snapshot("2026-08.csv", {}, full))
+    assert str(caught.value) == (
+        "results/prices/2026-08.csv: the spot price 'aws:m:here:spot' is 0.5, above the 0.4 on "
+        "demand. Correct the row."
+    )
+    assert len(read_prices(snapshot("2026-08.csv", {}, full | {"usd_per_hour": "0.5"}))) == 2
+
+
+def test_one_snapshot_of_several() -> None:
+    snapshot("2026-08.csv", {})
+    results = snapshot("2026-11.csv", {"usd_per_hour": "0.75"})
+    for name in ("2026-08", "2026-08.csv"):
+        assert read_prices(results, name)["aws:m:here:spot"].usd_per_hour == 0.5
+    with pytest.raises(UsageError) as caught:
+        read_prices(results, "2027")
+    assert str(caught.value) == (
+        "Unknown price snapshot '2027'. Known price snapshots: 2026-08, 2026-11."
+    )
+
+
+KARPENTER = {
+    "prices": {"here": {"on_demand": {"m": 2.0, "other": 1.0}, "spot": {"m": 0.6500000001}}}
+}
+SKYPILOT = """InstanceType,AcceleratorName,AcceleratorCount,Price,SpotPrice,Region,AvailabilityZone
+m,,,2.0,0.7,here,a
+m,,,2.0,0.65,here,b
+,T4,1,0.3,0.1,here,a
+,tpu-v5e-1,1,1.2,,here,a
+"""
+
+
+def book() -> Path:
+    gcp = {"id": "gcp:m:here:spot", "provider": "gcp", "note": "old"}
+    tpu = gcp | {"id": "gcp:v5e-1:here:on-demand", "instance": "v5e-1", "kind": "on-demand"}
+    return snapshot("2026-08.csv", {}, gcp, tpu)
+
+
+@pytest.mark.parametrize(
+    ("catalogue", "content", "found"),
+    [
+        ("karpenter-gcp", json.dumps(KARPENTER), {"gcp:m:here:spot": "0.650000"}),
+        # The cheapest zone; a GPU's row is no whole machine, a TPU's is.
+        (
+            "skypilot-gcp",
+            SKYPILOT,
+            {"gcp:m:here:spot": "0.650000", "gcp:v5e-1:here:on-demand": "1.200000"},
+        ),
+        ("skypilot-aws", SKYPILOT, {"aws:m:here:spot": "0.650000"}),
+    ],
+)
+def test_a_catalogue_gives_new_rates_for_what_the_book_has(
+    catalogue: str, content: str, found: dict[str, str]
+) -> None:
+    results = book()
+    Path("list").write_text(content)
+    target, count = import_prices(Path("list"), catalogue, "2026-09-01", results)
+    assert (target.name, count) == ("2026-09-01.csv", len(found))
+    rows = {row["id"]: row for row in read_snapshot(target)}
+    assert {name: row["usd_per_hour"] for name, row in rows.items()} == found
+    for row in rows.values():
+        assert (row["as_of"], row["accelerator"], row["note"]) == ("2026-09-01", "T4", "")
+        assert row["source"] == CATALOGUES[catalogue].source
+    assert {read_prices(results)[name].snapshot for name in found} == {"2026-09-01.csv"}
+
+
+def test_catalogues_of_one_day_share_a_snapshot_and_nothing_is_written_twice() -> None:
+    results = book()
+    Path("list").write_text(SKYPILOT)
+    import_prices(Path("list"), "skypilot-gcp", "2026-09-01", results)
+    target, _ = import_prices(Path("list"), "skypilot-aws", "2026-09-01", results)
+    assert len(read_snapshot(target)) == 3
+    before = target.read_bytes()
+    with pytest.raises(UsageError, match="already has 2 of these prices, 'gcp:m:here:spot' the"):
+        import_prices(Path("list"), "skypilot-gcp", "2026-09-01", results)
+    assert target.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("catalogue", "as_of", "content", "text"),
+    [
+        ("ebay", "2026-09-01", "", "Unknown catalogue 'ebay'. Known catalogues: karpenter-gcp, "),
+        ("karpenter-gcp", "soon", "", "--as-of is 'soon'; expected a date such as 2026-08-03."),
+        ("karpenter-gcp", "2026-09-01", "{", "list is not a catalogue of that kind (from cloud"),
+        ("skypilot-gcp", "2026-09-01", "a,b\n1,2\n", "list is not a catalogue of that kind"),
+        ("karpenter-gcp", "2026-09-01", '{"prices": {}}', "list has none of the instances and"),
+        (
+            "karpenter-gcp",
+            "2026-09-01",
+            '{"prices": {"here": {"spot": {"m": 700}}}}',
+            "Nothing was imported. results/prices/2026-09-01.new, line 2: usd_per_hour is '700",
+        ),
+    ],
+)
+def test_a_wrong_import_is_one_sentence_and_leaves_nothing(
+    catalogue: str, as_of: str, content: str, text: str
+) -> None:
+    results = book()
+    Path("list").write_text(content)
+    with pytest.raises(UsageError) as caught:
+        import_prices(Path("list"), catalogue, as_of, results)
+    assert str(caught.value).startswith(text)
+    assert [path.name for path in (results / "prices").iterdir()] == ["2026-08.csv"]
 
 
 def test_a_wrong_header_is_named() -> None:
