@@ -20,7 +20,9 @@ GROUP = ["machine", "workload", "scale", "phase", "device", "batch_size"]
 
 def with_break_even(rows: pd.DataFrame) -> pd.DataFrame:
     """Rows of a summary with both columns; a group is one workload on one machine."""
-    found = rows.assign(**{BREAK_EVEN: nan, AGAINST: ""})
+    found = rows.copy()
+    found[BREAK_EVEN] = nan
+    found[AGAINST] = ""
     known = rows["fixed_cost_usd"].notna() & rows["cost_per_epoch_usd"].notna()
     for _, group in rows[known & (rows["status"] == "ok")].groupby(GROUP, observed=True):
         costs = _costs(group)

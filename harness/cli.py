@@ -327,6 +327,51 @@ def reprice(
 
 
 @app.command()
+def advise(
+    workload: Annotated[str, typer.Argument(help="The workload to be trained.")],
+    files: Annotated[
+        list[str] | None, typer.Argument(help="Results files or sessions; all if none is named.")
+    ] = None,
+    scale: Annotated[str | None, typer.Option(help="smoke, standard or full.")] = None,
+    quality: Annotated[
+        str | None, typer.Option(help="The quality it must reach, such as 67% or 6.9.")
+    ] = None,
+    memory: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="The most memory in GiB."),
+    ] = None,
+    budget: Annotated[float | None, typer.Option(min=0.0, help="The most US dollars.")] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs to train; as many as measured if not named.")
+    ] = None,
+    by: Annotated[str, typer.Option(help="cost, time, memory or quality.")] = "cost",
+    only: Only = None,
+    output: Format = Output.table,
+    results: Results = RESULTS,
+) -> None:
+    """Recommend a cell for a workload, from what was measured, with the reason."""
+    from harness import advise_command as command
+    from harness.advise import Wanted
+    from harness.registry import workload as declared
+
+    wanted = Wanted(
+        workload=workload,
+        scale=scale,
+        epochs=epochs,
+        quality=command.bound(quality, declared(workload).quality_unit),
+        memory_bytes=None if memory is None else memory * 2**30,
+        budget_usd=budget,
+        by=by,
+    )
+    frame, broken = _frame(results, files, only)
+    found = command.advice(frame, wanted, results)
+    render = {"table": command.text, "json": command.as_json, "csv": command.as_csv}
+    typer.echo(render[output.value](found))
+    if broken or found.chosen is None:
+        raise typer.Exit(1)
+
+
+@app.command()
 def compare(
     baseline: Annotated[str, typer.Argument(help="Session, results file, commit or cell glob.")],
     contender: Annotated[str, typer.Argument(help="What is held against it, named likewise.")],

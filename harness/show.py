@@ -165,7 +165,7 @@ def _own(name: str) -> Column:
     title = "examples/s" if name.startswith("thr") else METRICS[name].title
 
     def text(row: pd.Series[Any]) -> str:
-        unit, quality = _quality_form(str(row["workload"]), str(row["quality_metric"]))
+        unit, quality = quality_form(str(row["workload"]), str(row["quality_metric"]))
         found = formatted(name, row[name], quality_unit=unit)
         return f"{quality} {found}" if name == "quality" and found != ABSENT else found
 
@@ -230,7 +230,7 @@ def _status(row: pd.Series[Any], numbers: dict[str, int], *, replicated: bool) -
     return " ".join(parts + marks)
 
 
-def _quality_form(workload: str, metric: str) -> tuple[str, str]:
+def quality_form(workload: str, metric: str) -> tuple[str, str]:
     """The declared unit and title of a quality metric.
 
     The bare name for a workload that is not installed or has another metric by now.

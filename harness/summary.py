@@ -110,7 +110,9 @@ def footnotes(rows: pd.DataFrame, *, shows_cost: bool) -> list[str]:
         )
     if rows["protocol"].nunique() > 1:
         notes.append("Rows were measured under different protocols and cannot be ranked together.")
-    return notes + _cost_notes(rows, shows_cost=shows_cost)
+    if not shows_cost and (rows["price"] != "").any():
+        return notes
+    return [*notes, price_note(rows)]
 
 
 def _span(low: float, high: float) -> str:
@@ -118,23 +120,20 @@ def _span(low: float, high: float) -> str:
     return f"{' to '.join(ends)} %"
 
 
-def _cost_notes(rows: pd.DataFrame, *, shows_cost: bool) -> list[str]:
-    priced = rows[rows["price"] != ""]
+def price_note(rows: pd.DataFrame) -> str:
+    """Whose prices the costs of these rows, or runs, are at."""
+    priced = rows[(rows["price"] != "") & rows[list(PRICED)].notna().any(axis=1)]
     if priced.empty:
-        return [NO_PRICE]
-    if not shows_cost:
-        return []
-    prices = priced[priced[list(PRICED)].notna().any(axis=1)].drop_duplicates(
-        ["price", "price_usd_per_hour", "price_as_of"]
-    )
+        return NO_PRICE
+    prices = priced.drop_duplicates(["price", "price_usd_per_hour", "price_as_of"])
     words = [_price_in_words(price) for _, price in prices.iterrows()]
-    notes = [f"Costs are seconds times the reference price {words[0]}."]
+    said = f"Costs are seconds times the reference price {words[0]}."
     if len(words) > 1:
-        notes = [
+        said = (
             "Costs are seconds times a reference price, which is not the same for all rows: "
             f"{'; '.join(words)}."
-        ]
-    return [f"{notes[0]} It is not the price of the machine that was measured."]
+        )
+    return f"{said} It is not the price of the machine that was measured."
 
 
 def _price_in_words(price: pd.Series[Any]) -> str:
