@@ -23,7 +23,7 @@ from typing import IO, Any
 from harness.clock import now
 from harness.environment import worker_environment
 from harness.schema import Block, Report
-from harness.stages import TURNS, Job
+from harness.stages import RESUMABLE, TURNS, Job, Segment
 
 LOG_TAIL_CHARACTERS = 2000
 EXIT_GRACE_S = 10.0
@@ -100,15 +100,29 @@ class Worker:
         self._log.close()
 
     def ready(self) -> bool:
-        """Wait until a worker that takes turns waits for its first; False when it ended before."""
-        return self._reader.read(self._deadline, until=lambda: self._reader.stage == TURNS)
+        """Wait until a worker that takes orders waits for its first; False when it ended before."""
+        stages = (TURNS, RESUMABLE)
+        return self._reader.read(self._deadline, until=lambda: self._reader.stage in stages)
 
     def turn(self, steps: int) -> Block | None:
         """One more timed block, or the last one of the warm-up for `WARM_UP`; None if it ended."""
-        have = len(self._reader.blocks)
+        answer = self._answer(steps)
+        return None if answer is None else Block(**answer)
+
+    def train(self, steps: int) -> Segment | None:
+        """So many more training steps and a checkpoint; None if it ended."""
+        answer = self._answer(steps)
+        return None if answer is None else Segment(**answer)
+
+    def order(self, steps: int) -> None:
+        """Tell it what to do without waiting for the answer."""
         self._say(str(steps))
-        if self._reader.read(self._deadline, until=lambda: len(self._reader.blocks) > have):
-            return self._reader.blocks[-1]
+
+    def _answer(self, steps: int) -> dict[str, Any] | None:
+        have = len(self._reader.answers)
+        self.order(steps)
+        if self._reader.read(self._deadline, until=lambda: len(self._reader.answers) > have):
+            return self._reader.answers[-1]
         return None
 
     def wait(self) -> Ended:
@@ -156,11 +170,11 @@ def _start(
 
 
 class _Reader:
-    """Splits the pipe's bytes into events and keeps the stage, the turns and the report."""
+    """Splits the pipe's bytes into events and keeps the stage, the answers and the report."""
 
     def __init__(self, descriptor: int, on_stage: Callable[[str], None]) -> None:
         self.stage = "start"
-        self.blocks: list[Block] = []
+        self.answers: list[dict[str, Any]] = []
         self.report: Report | None = None
         self._descriptor = descriptor
         self._on_stage = on_stage
@@ -187,8 +201,8 @@ class _Reader:
         if event["event"] == "stage":
             self.stage = event["stage"]
             self._on_stage(self.stage)
-        elif event["event"] == "block":
-            self.blocks.append(Block(**event["block"]))
+        elif event["event"] == "answer":
+            self.answers.append(event["answer"])
         else:
             from pydantic import TypeAdapter
 

@@ -273,17 +273,26 @@ def show(
     only: Only = None,
     wide: Annotated[bool, typer.Option("--wide", help="Every metric.")] = False,
     costs: Annotated[bool, typer.Option("--costs", help="What it costs, and break-even.")] = False,
+    chart: Annotated[bool, typer.Option("--chart", help="Bars in place of a table.")] = False,
+    metric: Annotated[str | None, typer.Option(help="With --chart: which metric.")] = None,
     output: Format = Output.table,
     results: Results = RESULTS,
 ) -> None:
     """Show the results: the latest row of each cell."""
     from harness import show as showing
 
-    if wide and costs:
-        raise UsageError("--wide shows every metric, --costs those of money: leave one out.")
+    if wide + costs + chart > 1:
+        raise UsageError("--wide, --costs and --chart each show something else: name one.")
+    if metric and not chart:
+        raise UsageError("--metric says what the bars are of; add --chart.")
     frame, broken = _frame(results, files, only)
-    view = "wide" if wide else "costs" if costs else "usual"
-    typer.echo(showing.show(frame, output=output.value, view=view))
+    if chart:
+        from harness.charts import bars
+
+        typer.echo(bars(frame, metric))
+    else:
+        view = "wide" if wide else "costs" if costs else "usual"
+        typer.echo(showing.show(frame, output=output.value, view=view))
     if broken:
         raise typer.Exit(1)
 
@@ -345,6 +354,9 @@ def advise(
         int | None, typer.Option(min=1, help="Epochs to train; as many as measured if not named.")
     ] = None,
     by: Annotated[str, typer.Option(help="cost, time, memory or quality.")] = "cost",
+    chart: Annotated[
+        Path | None, typer.Option(help="Draw cost and quality into this file: .svg, .png or .pdf.")
+    ] = None,
     only: Only = None,
     output: Format = Output.table,
     results: Results = RESULTS,
@@ -367,7 +379,85 @@ def advise(
     found = command.advice(frame, wanted, results)
     render = {"table": command.text, "json": command.as_json, "csv": command.as_csv}
     typer.echo(render[output.value](found))
+    if chart is not None:
+        from harness.charts import pareto
+
+        pareto(found, chart)
+        typer.echo(f"Drawn into {chart}.", err=True)
     if broken or found.chosen is None:
+        raise typer.Exit(1)
+
+
+@app.command()
+def interrupt(
+    plan: PlanName = None,
+    only: Only = None,
+    kills: Annotated[int, typer.Option(min=1, help="Times that each cell is killed.")] = 3,
+    results: Results = RESULTS,
+) -> None:
+    """Kill trainings and resume them from their checkpoints: what an interruption costs."""
+    from harness import spot_command as command
+    from harness.interruption import read_interruptions
+    from harness.plans import planned, runnable
+    from harness.probes import machine_name
+    from harness.store import check_writable, spelled
+
+    if plan is None and not only:
+        raise UsageError("Nothing to run. Name cells with --only GLOB, or a plan with --plan.")
+    cells = [cell for cell in runnable(planned(plan, only or ())) if cell.phase == "train"]
+    if not cells:
+        raise UsageError("Only training can be interrupted; none of these cells is of that phase.")
+    check_writable(results)
+
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
+
+    path, through = command.interrupt(cells, kills, results, say)
+    typer.echo(command.render(read_interruptions(results, machine_name())))
+    say(f"Written to {spelled(path)}.")
+    if not through:
+        raise typer.Exit(1)
+
+
+@app.command()
+def spot(
+    files: Annotated[
+        list[str] | None, typer.Argument(help="Results files or sessions; all if none is named.")
+    ] = None,
+    rate: Annotated[
+        float, typer.Option(min=0.0, help="Interruptions an hour that are expected.")
+    ] = 0.05,
+    interval: Annotated[
+        float | None, typer.Option(min=0.001, help="Seconds between checkpoints; the best if none.")
+    ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs to train; as many as measured if not named.")
+    ] = None,
+    snapshot: Annotated[
+        str | None, typer.Option("--prices", help="A snapshot of results/prices; all if none.")
+    ] = None,
+    only: Only = None,
+    output: Format = Output.table,
+    results: Results = RESULTS,
+) -> None:
+    """What training would cost on interruptible capacity, against on demand."""
+    from harness import spot_command as command
+    from harness.prices import read_prices
+    from harness.run_command import book
+
+    frame, broken = _frame(results, files, only)
+    prices = read_prices(book(results, "prices"), snapshot)
+    found, notes = command.outlooks(
+        frame,
+        prices,
+        book(results, "interruptions"),
+        rate=rate,
+        interval_s=interval,
+        epochs=epochs,
+    )
+    render = {"table": command.text, "json": command.as_json, "csv": command.as_csv}
+    typer.echo(render[output.value](found, rate, notes))
+    if broken:
         raise typer.Exit(1)
 
 

@@ -1,4 +1,4 @@
-"""Writes the generated blocks of README.md: the table of a committed session, the metrics.
+"""Writes the generated blocks of README.md: tables and advice from a committed session, metrics.
 
 A block stands between `<!-- begin NAME ARGUMENT -->` and `<!-- end -->`.
 """
@@ -6,6 +6,7 @@ A block stands between `<!-- begin NAME ARGUMENT -->` and `<!-- end -->`.
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 
 from harness.metrics import METRICS
@@ -23,12 +24,32 @@ def metrics_table() -> str:
     return "\n".join(["| metric | unit | better | definition |", "|---|---|---|---|", *rows])
 
 
-def results_table(session: str, results: Path) -> str:
+def results_table(session: str, results: Path, view: str = "usual") -> str:
     """The table of one session's file."""
     from harness.show import markdown
     from harness.table import load_table
 
-    return markdown(load_table(results, [session]).frame).strip()
+    return markdown(load_table(results, [session]).frame, view=view).strip()
+
+
+def advice(argument: str, results: Path) -> str:
+    """What `epochmark advise` says for WORKLOAD:SESSION."""
+    from harness.advise import Wanted
+    from harness.advise_command import advice, text
+    from harness.table import load_table
+
+    workload, _, session = argument.partition(":")
+    frame = load_table(results, [session]).frame
+    said = text(advice(frame, Wanted(workload), results))
+    return f"```\n$ epochmark advise {workload} {session}\n{said}\n```"
+
+
+MAKERS: dict[str, Callable[[str, Path], str]] = {
+    "metrics": lambda argument, results: metrics_table(),
+    "results": results_table,
+    "costs": lambda session, results: results_table(session, results, "costs"),
+    "advice": advice,
+}
 
 
 def rewritten(text: str, results: Path) -> str:
@@ -36,8 +57,7 @@ def rewritten(text: str, results: Path) -> str:
 
     def block(found: re.Match[str]) -> str:
         begin, name, argument, end = found.groups()
-        made = metrics_table() if name == "metrics" else results_table(argument, results)
-        return f"{begin}{made}\n{end}"
+        return f"{begin}{MAKERS[name](argument, results)}\n{end}"
 
     return BLOCK.sub(block, text)
 

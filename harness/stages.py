@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import data, gate, paths, weights
+from harness import checkpoint, data, gate, paths, weights
 from harness.backends import Trainer, backend
 from harness.batches import Batches, Rows
 from harness.cells import Cell
@@ -39,12 +39,33 @@ TURNS = "turns"
 WARM_UP = 0
 """In place of a block's steps: warm up by rule."""
 
+RESUMABLE = "resumable"
+"""The stage in which a worker trains as many steps as it is told to, and writes a checkpoint."""
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Consecutive training steps from the `first_step` on (counted from 0), then a checkpoint.
+
+    `loss` is what the API style's own loop shows at their end: the mean over them with `fit`, the
+    last step's in a custom loop. `save_s` is the time from the last step to a checkpoint on disk.
+    """
+
+    first_step: int
+    steps: int
+    loss: float
+    train_s: float
+    save_s: float
+    checkpoint_bytes: int
+
 
 @dataclass(frozen=True)
 class Job:
     """One run as the parent asks for it.
 
     With `turns`, it ends in blocks that the parent orders one by one, in place of a run's own.
+    With `checkpoint`, the path of a file, it only trains: from that state if the file is there, as
+    many steps as the parent orders, and leaves out the gate.
     """
 
     cell: Cell
@@ -52,6 +73,7 @@ class Job:
     protocol: Protocol
     weights: str = ""
     turns: bool = False
+    checkpoint: str = ""
 
 
 class Finished(Exception):  # noqa: N818 - not an error: the protocol asked to stop here
@@ -68,7 +90,7 @@ class Measurement:
         enter: Callable[[str], None],
         *,
         orders: Iterable[int] = (),
-        answer: Callable[[Block], None] = lambda block: None,
+        answer: Callable[[Block | Segment], None] = lambda part: None,
     ) -> None:
         self.job = job
         self.workload = workload
@@ -104,6 +126,11 @@ class Measurement:
     def run(self) -> None:
         """Every stage of the cell's phase, in order."""
         self._load()
+        if self.job.checkpoint:
+            self._build(self.scale)
+            self._train_resumably(Path(self.job.checkpoint))
+            self.watch.stop()
+            return
         if self.scale.gate_architecture is None and not self.scale.gate_scale:
             self._build(self.scale)
             self._compile_and_gate("compile")
@@ -390,6 +417,42 @@ class Measurement:
                 self._answer(warm_up(timed, self.job.protocol).blocks[-1])
             else:
                 self._answer(timed(steps))
+
+    def _train_resumably(self, path: Path) -> None:
+        """Answer every order with a segment; batches come in the order of a whole training."""
+        self._restore_initial_state()
+        done = self._resume(path) if path.exists() else 0
+        self.enter(RESUMABLE)
+        for steps in self._orders:
+            self._answer(self._segment(done, steps, path))
+            done += steps
+
+    def _resume(self, path: Path) -> int:
+        done, arrays = checkpoint.read(path)
+        weights.restore(self._state(), arrays)
+        self.trainer.push()
+        return done
+
+    def _state(self) -> list[Any]:
+        """Everything that the next step depends on: random layers' seeds too."""
+        return [*self.model.variables, *self.optimizer.variables]
+
+    def _segment(self, first: int, steps: int, path: Path) -> Segment:
+        began = now()
+        for step in range(first, first + steps):
+            epoch, number = divmod(step, len(self._batches(0)))
+            result = self.trainer.step(self.trainer.place(self._batches(epoch)[number]))
+        self.trainer.synchronise(result)
+        trained = now()
+        loss = self.trainer.loss(result)
+        if not math.isfinite(loss):
+            raise WorkerError("nan", f"the loss is {loss} after {first + steps} steps")
+        self.trainer.pull()
+        size = checkpoint.write(path, first + steps, weights.snapshot(self._state()))
+        saved = now()
+        self._reset_metrics()
+        self.trainer.push()
+        return Segment(first, steps, loss, trained - began, saved - trained, size)
 
     def _stepping(self) -> tuple[Callable[[], Any], Callable[[Any], None]]:
         """The step that is timed, on batches that are on the device, and its synchroniser."""

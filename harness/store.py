@@ -19,6 +19,8 @@ from harness.errors import ResultsError, UsageError
 from harness.schema import Run, Session
 from harness.schema_json import InvalidLineError, Line, decode, encode, run_of, session_of, upgraded
 
+LATEST = "latest"
+
 
 @dataclass(frozen=True)
 class ResultsFile:
@@ -118,7 +120,10 @@ def spelled(path: Path) -> str:
 
 
 def results_files(results: Path, wanted: Sequence[str] = ()) -> list[Path]:
-    """The results files, oldest first; `wanted` names files (by path or name) or session ids."""
+    """The results files, oldest first.
+
+    `wanted` names files (by path or name) or session ids; `latest` is the newest file.
+    """
     found = sorted((results / "runs").glob("*/*.jsonl"), key=lambda path: (path.stem, str(path)))
     if wanted:
         chosen = {path for name in wanted for path in _named(name, found, results)}
@@ -275,6 +280,8 @@ def _named(name: str, found: Sequence[Path], results: Path) -> list[Path]:
     path = Path(name)
     if path.is_file():
         return [path]
+    if name == LATEST and found:
+        return [found[-1]]
     chosen = [path for path in found if name in (path.name, path.stem)]
     chosen = chosen or [path for path in found if _session_id(path) == name]
     if not chosen:

@@ -1,8 +1,8 @@
 """The process of one run: reads its job, measures, and reports over a pipe of its own.
 
 Started as `python -m harness.worker FD` with the job as JSON in the first line of standard input;
-for a worker that takes turns, every further line is the steps of a block. Every line written to FD
-is one JSON event; standard output and error belong to the frameworks.
+for one that takes orders, every further line is the steps of a block or segment. Every line
+written to FD is one JSON event; standard output and error belong to the frameworks.
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ def read_job(text: str) -> Job:
         protocol=Protocol(**fields["protocol"]),
         weights=fields["weights"],
         turns=fields["turns"],
+        checkpoint=fields["checkpoint"],
     )
 
 
@@ -60,7 +61,7 @@ def measure(job: Job, pipe: TextIO) -> Report:
         workload(job.cell.workload),
         lambda stage: send(pipe, {"event": "stage", "stage": stage}),
         orders=map(int, sys.stdin),
-        answer=lambda block: send(pipe, {"event": "block", "block": asdict(block)}),
+        answer=lambda part: send(pipe, {"event": "answer", "answer": asdict(part)}),
     )
     baseline = None
     framework: Backend | None = None

@@ -170,7 +170,7 @@ def test_another_seeds_quality_keeps_nothing_on_the_front() -> None:
         ({"budget_usd": 0.004}, JAX, "over the budget"),
     ],
 )
-def test_a_bound_leaves_out_what_misses_it(bounds: dict[str, float], fits: str, word: str) -> None:
+def test_a_bound_leaves_out_what_misses_it(bounds: dict[str, Any], fits: str, word: str) -> None:
     found = advised(
         runs(JAX, 2.0, memory_gib=1.0),
         runs(TORCH, 9.0, memory_gib=0.5, quality=(0.7, 0.71, 0.69, 0.7, 0.7)),

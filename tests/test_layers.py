@@ -266,6 +266,8 @@ WRITERS = {
     "harness/store.py": "results files",
     "harness/table.py": "the tables' cache, into the cache folder",
     "harness/worker.py": "events, into the parent's pipe",
+    "harness/checkpoint.py": "a training's state, to the file that its parent names",
+    "harness/interruption.py": "what interruptions cost on a machine, into the results folder",
     "harness/child.py": "the job, into the worker's standard input",
 }
 WRITING = {

@@ -1,0 +1,169 @@
+"""What an interruption costs: a training that is really killed, and resumed from its checkpoint.
+
+Kept in results/interruptions/<machine>.json, a cell's newest figures in place of the older ones.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from harness.cells import Cell
+from harness.child import Ended, Worker
+from harness.clock import now, pause
+from harness.errors import ResultsError
+from harness.runner import BASE_SEED
+from harness.schema import Protocol
+from harness.stages import Job, Segment
+from harness.store import spelled
+
+STEPS = 12
+"""Of a segment."""
+
+BEFORE, AFTER = 3, 3
+"""Segments before the kill, and from the checkpoint on."""
+
+
+@dataclass(frozen=True)
+class Interruption:
+    """What was seen of a cell, a figure for each kill.
+
+    `checkpoint_s` is the median time of a checkpoint, `restart_s` from the start of the new process
+    until its first new step would begin if nothing had to be loaded, built or compiled.
+    `loss_deviation` is the largest relative difference between the losses of the interrupted
+    training and of one that was left alone.
+    """
+
+    as_of: str
+    suite_commit: str
+    checkpoint_bytes: int
+    checkpoint_s: tuple[float, ...]
+    restart_s: tuple[float, ...]
+    loss_deviation: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Kill:
+    """One training left alone, and one killed in its fourth segment and resumed."""
+
+    alone: tuple[Segment, ...]
+    before: tuple[Segment, ...]
+    after: tuple[Segment, ...]
+    until_first_s: float
+
+    @property
+    def checkpoint_s(self) -> float:
+        return median(segment.save_s for segment in self._all)
+
+    @property
+    def restart_s(self) -> float:
+        first, *_ = self.after
+        # The first segment of a process holds its compilation: what later ones take is left.
+        usual = median(s.train_s for s in (*self.alone[1:], *self.before[1:], *self.after[1:]))
+        return self.until_first_s - usual - first.save_s
+
+    @property
+    def loss_deviation(self) -> float:
+        pairs = zip(self.alone, (*self.before, *self.after), strict=True)
+        return max(abs(two.loss / one.loss - 1) for one, two in pairs)
+
+    @property
+    def _all(self) -> tuple[Segment, ...]:
+        return (*self.alone, *self.before, *self.after)
+
+
+def kill_and_resume(cell: Cell, *, number: int = 0, timeout_s: float = 300.0) -> Kill | Ended:
+    """Train twice, the second time with a SIGKILL in the middle; how a worker ended if it failed.
+
+    Raises ResultsError when the second training did not go on where its checkpoint was.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        alone, path = (Path(folder, name) for name in ("alone.npz", "killed.npz"))
+        job = Job(cell, BASE_SEED + number, Protocol(timeout_s=timeout_s), checkpoint=str(alone))
+        with Worker(job) as worker:
+            left_alone = _segments(worker, BEFORE + AFTER)
+            if len(left_alone) < BEFORE + AFTER:
+                return worker.wait()
+        job = Job(cell, job.seed, job.protocol, checkpoint=str(path))
+        with Worker(job) as worker:
+            before = _segments(worker, BEFORE)
+            if len(before) < BEFORE:
+                return worker.wait()
+            worker.order(STEPS)
+            pause(before[-1].train_s / 2)
+        began = now()
+        with Worker(job) as worker:
+            after = _segments(worker, 1)
+            until_first_s = now() - began
+            after += _segments(worker, AFTER - 1)
+            if len(after) < AFTER:
+                return worker.wait()
+    if after[0].first_step != BEFORE * STEPS:
+        raise ResultsError(
+            f"After the kill {cell.id} went on at step {after[0].first_step}, not {BEFORE * STEPS}."
+        )
+    return Kill(tuple(left_alone), tuple(before), tuple(after), until_first_s)
+
+
+def _segments(worker: Worker, count: int) -> list[Segment]:
+    found: list[Segment] = []
+    if worker.ready():
+        while len(found) < count and (segment := worker.train(STEPS)) is not None:
+            found.append(segment)
+    return found
+
+
+def interruption_of(kills: Sequence[Kill], *, as_of: str, suite_commit: str) -> Interruption:
+    """Figures of a cell from one or more kills."""
+    return Interruption(
+        as_of=as_of,
+        suite_commit=suite_commit,
+        checkpoint_bytes=kills[0].alone[0].checkpoint_bytes,
+        checkpoint_s=tuple(kill.checkpoint_s for kill in kills),
+        restart_s=tuple(kill.restart_s for kill in kills),
+        loss_deviation=tuple(kill.loss_deviation for kill in kills),
+    )
+
+
+def write_interruptions(results: Path, machine: str, found: Mapping[str, Interruption]) -> Path:
+    """Add to the machine's file, or make it; returns its path."""
+    path = _path(results, machine)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    merged = {**read_interruptions(results, machine), **found}
+    fields = {"machine": machine, "cells": {cell: asdict(merged[cell]) for cell in sorted(merged)}}
+    path.write_text(json.dumps(fields, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    return path
+
+
+def read_interruptions(results: Path, machine: str) -> dict[str, Interruption]:
+    """What the machine showed, by cell; raises ResultsError for a file that is not one of these."""
+    path = _path(results, machine)
+    if not path.is_file():
+        return {}
+    try:
+        cells: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["cells"]
+        return {cell: _interruption(fields) for cell, fields in cells.items()}
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ResultsError(
+            f"{spelled(path)} is not a file of interruptions. Delete it, and measure again with "
+            "`epochmark interrupt`."
+        ) from error
+
+
+def _interruption(fields: Mapping[str, Any]) -> Interruption:
+    names = ("checkpoint_s", "restart_s", "loss_deviation")
+    figures = {name: tuple(map(float, fields[name])) for name in names}
+    if not all(0 <= value < math.inf for values in figures.values() for value in values):
+        raise ValueError("a figure that is negative or not finite")
+    size = int(fields["checkpoint_bytes"])
+    return Interruption(str(fields["as_of"]), str(fields["suite_commit"]), size, **figures)
+
+
+def _path(results: Path, machine: str) -> Path:
+    return results / "interruptions" / f"{machine}.json"
