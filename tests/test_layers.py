@@ -264,6 +264,7 @@ WRITERS = {
     "harness/readme.py": "the generated blocks of README.md, for developers",
     "harness/reference.py": "a workload's reference.json, for developers",
     "harness/store.py": "results files",
+    "harness/stages.py": "a training checkpoint, through harness/checkpoint.py",
     "harness/table.py": "the tables' cache, into the cache folder",
     "harness/worker.py": "events, into the parent's pipe",
     "harness/checkpoint.py": "a training's state, to the file that its parent names",
