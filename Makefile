@@ -1,4 +1,5 @@
-# From a fresh clone: `make bench` measures the quick plan, `make test` runs checks and tests.
+# From a fresh clone: `make bench` measures the quick plan and says what it costs, `make test` runs
+# checks and tests.
 PYTHON ?= python3
 BIN := .venv/bin
 
@@ -12,6 +13,8 @@ BIN := .venv/bin
 
 bench: .venv/installed
 	$(BIN)/epochmark run --plan quick --strict
+	$(BIN)/epochmark show --costs latest
+	$(BIN)/epochmark advise resnet50 latest
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -320,6 +320,7 @@ def reprice(
     from harness.prices import read_prices
     from harness.run_command import book
     from harness.show import show as shown
+    from harness.summary import latest
 
     if spot and on_demand:
         raise UsageError("--spot and --on-demand exclude each other.")
@@ -327,7 +328,7 @@ def reprice(
     wish = pricing.wish(price, region, kind)
     known = read_prices(book(results, "prices"), snapshot)
     frame, broken = _frame(results, files, only)
-    again, notices = pricing.repriced(frame, known, wish)
+    again, notices = pricing.repriced(latest(frame), known, wish)
     for notice in notices:
         typer.echo(notice, err=True)
     typer.echo(shown(again, output=output.value, view="costs"))

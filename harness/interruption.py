@@ -70,8 +70,9 @@ class Kill:
 
     @property
     def loss_deviation(self) -> float:
-        pairs = zip(self.alone, (*self.before, *self.after), strict=True)
-        return max(abs(two.loss / one.loss - 1) for one, two in pairs)
+        alone = {segment.first_step: segment.loss for segment in self.alone}
+        killed = (*self.before, *self.after)
+        return max(abs(one.loss / alone[one.first_step] - 1) for one in killed)
 
     @property
     def _all(self) -> tuple[Segment, ...]:
@@ -96,19 +97,28 @@ def kill_and_resume(cell: Cell, *, number: int = 0, timeout_s: float = 300.0) ->
             if len(before) < BEFORE:
                 return worker.wait()
             worker.order(STEPS)
-            pause(before[-1].train_s / 2)
+            pause(min(segment.train_s for segment in before) / 2)
         began = now()
         with Worker(job) as worker:
-            after = _segments(worker, 1)
+            first = _segments(worker, 1)
             until_first_s = now() - began
-            after += _segments(worker, AFTER - 1)
-            if len(after) < AFTER:
+            after = first + _segments(worker, _left(first))
+            if not first or len(after) <= _left(first):
                 return worker.wait()
-    if after[0].first_step != BEFORE * STEPS:
+    if after[0].first_step < BEFORE * STEPS:
         raise ResultsError(
-            f"After the kill {cell.id} went on at step {after[0].first_step}, not {BEFORE * STEPS}."
+            f"After the kill {cell.id} went on at step {after[0].first_step}, before its checkpoint"
+            f" of step {BEFORE * STEPS}."
         )
     return Kill(tuple(left_alone), tuple(before), tuple(after), until_first_s)
+
+
+def _left(first: Sequence[Segment]) -> int:
+    """Segments from the one after these to the end of the training that was left alone.
+
+    The kill may come a moment after a further checkpoint: the training then goes on from there.
+    """
+    return BEFORE + AFTER - sum(s.first_step // STEPS + 1 for s in first)
 
 
 def _segments(worker: Worker, count: int) -> list[Segment]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import stdev
 from typing import Any
 
-from scipy import stats
+from scipy import special
 
 from harness.ab import Pair
 from harness.errors import ResultsError
@@ -63,7 +63,7 @@ def _bound(values: Sequence[float], *, variances: float) -> float:
     if count < 2:
         return math.inf
     spread = stdev(map(math.log, values))
-    return math.expm1(float(stats.t.ppf(0.5 + LEVEL / 2, count - 1)) * spread * variances**0.5)
+    return math.expm1(float(special.stdtrit(count - 1, 0.5 + LEVEL / 2)) * spread * variances**0.5)
 
 
 def write_floors(results: Path, machine: str, floors: Mapping[str, Floor]) -> Path:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special  # scipy.stats takes a second to import
 
 ALPHA = 0.01
 """False alarms that a whole comparison may give when nothing differs, over all of its cells."""
@@ -52,14 +52,14 @@ class Difference:
 
     def bound(self, alpha: float) -> float:
         """Half of the interval, in standard errors."""
-        return float(stats.t.ppf(1 - alpha / 2, self.freedom))
+        return float(special.stdtrit(self.freedom, 1 - alpha / 2))
 
     def detectable(self, alpha: float) -> float:
         """The slowdown, as a share, that a test at `alpha` finds in `POWER` of the attempts."""
         # The noncentral t of Johnson and Welch (Biometrika 31, 1940): no equation to solve.
         bound = self.bound(alpha)
         spread = math.sqrt(1 + bound**2 / (2 * self.freedom))
-        effect = (bound + float(stats.norm.ppf(POWER)) * spread) * self.error
+        effect = (bound + float(special.ndtri(POWER)) * spread) * self.error
         return math.expm1(effect) if effect < 700 else math.inf
 
 

@@ -90,6 +90,12 @@ class _Series:
     metric: str
     values: Floats
     rows: pd.DataFrame
+    places: Any
+
+    def row(self, number: int) -> pd.Series[Any]:
+        """The session of a value; `rows` are those of all series of the metric."""
+        row: pd.Series[Any] = self.rows.iloc[self.places[number]]
+        return row
 
 
 def history(
@@ -134,16 +140,19 @@ class _Rule:
 
 def _series(runs: pd.DataFrame, metric: str) -> Iterator[_Series]:
     """A series per machine, cell and batch size; sessions without a positive value are left out."""
-    kept = usable(runs, metric)
-    kept = kept[kept[metric] > 0]
     point = list(POINT)
+    read = [*point, "session", "started_at", *CAUSES, metric]
+    kept = usable(runs[[*read, "status", "contended", "altered"]], metric)
+    kept = kept[kept[metric] > 0][read]
     sessions = kept.groupby([*point, "session"], sort=False, observed=True)
     rows = sessions.first().reset_index()
     rows["value"] = sessions[metric].median().to_numpy()
     rows = rows.sort_values("started_at", kind="stable")
-    for name, group in rows.groupby(point, sort=False, observed=True):
-        values = group["value"].to_numpy(np.float64)
-        yield _Series(tuple(name) if isinstance(name, tuple) else (name,), metric, values, group)
+    values = rows["value"].to_numpy(np.float64)
+    # Places and not frames: splitting so many columns takes longer than all the rest.
+    groups: dict[Any, Any] = rows.groupby(point, sort=False, observed=True).indices
+    for name, places in groups.items():
+        yield _Series(tuple(name), metric, values[places], rows, places)
 
 
 def _steps(series: _Series, rule: _Rule) -> Iterator[Step]:
@@ -199,7 +208,7 @@ def _places(logs: Floats, segment: int) -> list[int]:
 
 def _step(series: _Series, ends: Ends, found: Difference, *, new: bool) -> Step:
     start, place, end = ends
-    before, after = (series.rows.iloc[place - 1], series.rows.iloc[place])
+    before, after = series.row(place - 1), series.row(place)
     levels = (series.values[start:place], series.values[place:end])
     rises = found.log > 0
     return Step(
