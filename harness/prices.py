@@ -103,8 +103,13 @@ def find_price(name: str, results: Path) -> Price:
     """The price of that id; raises UsageError when there is none."""
     prices = read_prices(results)
     if name not in prices:
-        raise UsageError(f"Unknown price {name!r}. `epochmark prices` lists the known ids.")
+        raise no_such_price(name)
     return prices[name]
+
+
+def no_such_price(name: str) -> UsageError:
+    """The sentence for an id that is not in the book."""
+    return UsageError(f"Unknown price {name!r}. `epochmark prices` lists the known ids.")
 
 
 def configured_price(start: Path) -> str | None:

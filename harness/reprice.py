@@ -12,7 +12,7 @@ from harness.columns import PRICE_TEXTS
 from harness.cost import cost_usd
 from harness.errors import UsageError
 from harness.metrics import PRICED
-from harness.prices import KINDS, composed
+from harness.prices import KINDS, composed, no_such_price
 from harness.schema import Price
 
 
@@ -26,9 +26,10 @@ class Wish:
 
     def __call__(self, own: str) -> str:
         """The id of the price for a run that was priced by `own` (empty: by none)."""
-        if self.price or not own:
-            return self.price or ""
-        provider, instance, region, kind = own.split(":")
+        parts = own.split(":")
+        if self.price or len(parts) != 4:
+            return self.price or own
+        provider, instance, region, kind = parts
         return composed(provider, instance, self.region or region, self.kind or kind)
 
 
@@ -39,6 +40,8 @@ def repriced(
 
     Runs whose price is not found have no cost. Raises UsageError when that is all of them.
     """
+    if wish.price and wish.price not in book:
+        raise no_such_price(wish.price)
     own = frame["price"].astype(str)
     wanted = {name: wish(name) for name in own.unique()}
     found = {name: book[other] for name, other in wanted.items() if other in book}

@@ -211,6 +211,15 @@ def test_a_price_that_is_not_in_the_book_is_told_with_those_that_are() -> None:
     )
 
 
+def test_an_unknown_price_and_one_that_was_edited_are_told() -> None:
+    frame = rows(("torch", 2.0, 3.0))
+    with pytest.raises(UsageError, match="Unknown price 'nope'"):
+        repriced(frame, BOOK, Wish(price="nope"))
+    edited = frame.assign(price="odd")
+    with pytest.raises(UsageError, match="There is no price 'odd', nor another of that instance"):
+        repriced(edited, BOOK, Wish(kind="spot"))
+
+
 def test_runs_without_a_price_keep_their_rows_and_are_told() -> None:
     write_session(
         Path("results"),
