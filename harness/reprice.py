@@ -45,7 +45,7 @@ def repriced(
     own = frame["price"].astype(str)
     wanted = {name: wish(name) for name in own.unique()}
     found = {name: book[other] for name, other in wanted.items() if other in book}
-    notices = [_missing(name, other, book) for name, other in wanted.items() if other not in book]
+    notices = [_missing(other, book) for name, other in wanted.items() if other not in book]
     if not found:
         raise UsageError(notices[0] if notices else "The results hold no runs.")
     again = frame.copy()
@@ -73,18 +73,16 @@ def _costs(seconds: pd.Series[float], rates: pd.Series[float]) -> list[float]:
     ]
 
 
-def _missing(own: str, wanted: str, book: Mapping[str, Price]) -> str:
-    """Why runs priced by `own` get no price, and what there is of the same instance."""
+def _missing(wanted: str, book: Mapping[str, Price]) -> str:
+    """Why runs that would be priced so get no price, and what there is of the same instance."""
     if not wanted:
         return "Some runs were measured without a price: name one with --price ID."
-    provider, instance, *_ = wanted.split(":")
-    others = [
-        price for price in book.values() if (price.provider, price.instance) == (provider, instance)
-    ]
+    instance = wanted.split(":")[:2]
+    others = [price for price in book.values() if [price.provider, price.instance] == instance]
     if not others:
         return f"There is no price {wanted!r}, nor another of that instance."
     known = ", ".join(f"{price.region} {price.kind}" for price in others)
-    return f"There is no price {wanted!r}. Of {provider} {instance} there are: {known}."
+    return f"There is no price {wanted!r}. Of {' '.join(instance)} there are: {known}."
 
 
 def wish(price: str | None, region: str | None, kind: str | None) -> Wish:
