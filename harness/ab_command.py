@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -12,7 +9,7 @@ from dataclasses import dataclass, replace
 from textwrap import wrap
 from typing import Any
 
-from harness import runner, sides
+from harness import answers, runner, sides
 from harness.ab import PROTOCOL, Outcome, differences, duel, measure_pair
 from harness.cells import Cell
 from harness.child import Installation
@@ -152,7 +149,7 @@ def _notes(outcomes: Sequence[Outcome], request: Request) -> list[str]:
 
 def as_json(outcomes: Sequence[Outcome], request: Request) -> str:
     """The cells with every pair's ratio, and what the sides differ in."""
-    return json.dumps(
+    return answers.as_json(
         {
             "baseline": request.baseline,
             "contender": request.contender,
@@ -160,33 +157,22 @@ def as_json(outcomes: Sequence[Outcome], request: Request) -> str:
             "alpha": request.alpha,
             "threshold": request.threshold,
             "cells": [_record(outcome, request, len(outcomes)) for outcome in outcomes],
-        },
-        indent=1,
-        allow_nan=False,
+        }
     )
 
 
 def as_csv(outcomes: Sequence[Outcome], request: Request) -> str:
     """A row per cell."""
-    out = io.StringIO()
     rows = [_record(outcome, request, len(outcomes)) for outcome in outcomes]
     kept = [name for name, value in rows[0].items() if not isinstance(value, list)]
-    writer = csv.DictWriter(out, kept, lineterminator="\n", extrasaction="ignore")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue().rstrip("\n")
+    return answers.as_csv(rows, kept)
 
 
 def _record(outcome: Outcome, request: Request, cells: int) -> dict[str, Any]:
     alpha = request.alpha / cells
-    found = outcome.difference
-    figures: list[float | None] = [None] * 4
-    if found is not None:
-        low, high = found.interval(alpha)
-        figures = [_finite(v) for v in (found.ratio(), low, high, found.detectable(alpha))]
     return {
         "cell": outcome.cell.id,
-        **dict(zip(("ratio", "low", "high", "detectable"), figures, strict=True)),
+        **answers.figures(outcome.difference, alpha),
         "verdict": outcome.verdict(alpha),
         "regressed": outcome.regressed(alpha, request.threshold),
         "ended": outcome.ended,
@@ -196,10 +182,6 @@ def _record(outcome: Outcome, request: Request, cells: int) -> dict[str, Any]:
         "pair_ratios": [math.exp(log) for log in outcome.logs],
         "differences": differences(outcome),
     }
-
-
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def _interval(ends: tuple[float, float]) -> str:

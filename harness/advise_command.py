@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Sequence
 from math import isfinite
 from pathlib import Path
@@ -13,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness import statistics
+from harness import answers, statistics
 from harness.advise import OBJECTIVES, Advice, Candidate, Floors, Judged, Wanted, advise
 from harness.cells import all_cells
 from harness.errors import UsageError, unknown
@@ -281,7 +278,7 @@ def _record(one: Judged) -> dict[str, Any]:
 
 def as_json(found: Advice) -> str:
     """The candidates and the choice."""
-    return json.dumps(
+    return answers.as_json(
         {
             "workload": found.wanted.workload,
             "scale": found.scale,
@@ -295,17 +292,11 @@ def as_json(found: Advice) -> str:
             "not_measured": unmeasured(found)[0],
             "again": again_command(found.chosen) if found.chosen else None,
             "cells": records(found),
-        },
-        indent=1,
-        allow_nan=False,
+        }
     )
 
 
 def as_csv(found: Advice) -> str:
     """A row per candidate."""
-    out = io.StringIO()
     rows = records(found)
-    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue().rstrip("\n")
+    return answers.as_csv(rows, list(rows[0]))

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+from harness import answers
 from harness.cells import AXES
 from harness.compare import Comparison, Row, compare
 from harness.errors import UsageError
 from harness.metrics import METRICS
 from harness.registry import workloads
 from harness.selection import matching
-from harness.statistics import POWER, Difference
+from harness.statistics import POWER
 from harness.summary import latest
 from harness.table import Table, load_table
 from harness.units import digits, formatted, ruled
@@ -133,7 +131,7 @@ def _percent(share: float) -> str:
     return f"{digits(100 * share, 2)} %"
 
 
-def records(found: Comparison) -> list[dict[str, Any]]:
+def rows(found: Comparison) -> list[dict[str, Any]]:
     """A dictionary per cell; what is not known is None."""
     return [_record(found, row) for row in found.rows]
 
@@ -146,43 +144,29 @@ def _record(found: Comparison, row: Row) -> dict[str, Any]:
         "contender": row.contender,
         "baseline_processes": row.processes[0],
         "contender_processes": row.processes[1],
-        **_figures(row.difference, found.alpha_per_cell),
+        **answers.figures(row.difference, found.alpha_per_cell),
         "verdict": row.verdict,
     }
 
 
-def _figures(difference: Difference | None, alpha: float) -> dict[str, float | None]:
-    names = ("ratio", "low", "high", "detectable")
-    if difference is None:
-        return dict.fromkeys(names)
-    values = (difference.ratio(), *difference.interval(alpha), difference.detectable(alpha))
-    return dict(zip(names, values, strict=True))
-
-
 def as_json(found: Comparison) -> str:
     """The cells, the geometric mean, and the cells of one side alone."""
-    mean = _figures(found.mean, found.alpha)
-    return json.dumps(
+    mean = answers.figures(found.mean, found.alpha)
+    return answers.as_json(
         {
             "metric": found.metric,
             "alpha": found.alpha,
             "alpha_per_cell": found.alpha_per_cell,
-            "cells": records(found),
+            "cells": rows(found),
             "geometric_mean": {name: mean[name] for name in ("ratio", "low", "high")},
             "only_baseline": found.only_baseline,
             "only_contender": found.only_contender,
             "left_out": found.left_out,
-        },
-        indent=1,
-        allow_nan=False,
+        }
     )
 
 
 def as_csv(found: Comparison) -> str:
     """A row per cell."""
-    out = io.StringIO()
-    rows = records(found)
-    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue().rstrip("\n")
+    found_rows = rows(found)
+    return answers.as_csv(found_rows, list(found_rows[0]))

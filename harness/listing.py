@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Sequence
 
+from harness import answers
 from harness.cells import AXES, Cell
 from harness.support import Support
 
@@ -15,13 +13,9 @@ def render(cells: Sequence[tuple[Cell, Support]], output: str) -> str:
     """The cells as aligned lines, a JSON list or CSV."""
     rows = [{"cell": cell.id, **vars(cell), **vars(possible)} for cell, possible in cells]
     if output == "json":
-        return json.dumps(rows, indent=1)
+        return answers.as_json(rows)
     if output == "csv":
-        text = io.StringIO()
-        writer = csv.DictWriter(text, ["cell", *AXES, "status", "reason"], lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
-        return text.getvalue().rstrip("\n")
+        return answers.as_csv(rows, ["cell", *AXES, "status", "reason"])
     return _table(rows)
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Callable, Sequence
 from math import isfinite
 from pathlib import Path
@@ -14,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness import probes, runner
+from harness import answers, probes, runner
 from harness.cells import Cell
 from harness.clock import utc_now
 from harness.errors import UsageError
@@ -199,14 +196,10 @@ def records(found: dict[str, Outlook]) -> list[dict[str, Any]]:
 def as_json(found: dict[str, Outlook], rate: float, notes: Sequence[str]) -> str:
     """The cells with the rate."""
     told = {"rate_per_h": rate, "cells": records(found), "notes": list(notes)}
-    return json.dumps(told, indent=1, allow_nan=False)
+    return answers.as_json(told)
 
 
 def as_csv(found: dict[str, Outlook], rate: float, notes: Sequence[str]) -> str:
     """A row per cell."""
-    out = io.StringIO()
     rows = records(found)
-    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return out.getvalue().rstrip("\n")
+    return answers.as_csv(rows, list(rows[0]))

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+from harness import answers
 from harness.noise import read_floors
 from harness.registry import workloads
 from harness.run_command import book
@@ -73,18 +71,13 @@ def as_json(found: History) -> str:
     """Every step, and what was looked at."""
     steps = [_record(step, found.alpha_per_series) for step in found.steps]
     fields = {"steps": steps, "histories": found.series, "too_short": found.short}
-    return json.dumps(fields, indent=1, allow_nan=False)
+    return answers.as_json(fields)
 
 
 def as_csv(found: History) -> str:
     """A row per step."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    for step in found.steps:
-        record = _record(step, found.alpha_per_series)
-        writer.writerow([*(record[name] for name in _COLUMNS[:-1]), "; ".join(record["changed"])])
-    return out.getvalue().rstrip("\n")
+    rows = [_record(step, found.alpha_per_series) for step in found.steps]
+    return answers.as_csv(rows, _COLUMNS)
 
 
 _COLUMNS = (

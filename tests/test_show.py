@@ -187,7 +187,7 @@ def test_altered_rows_and_mixed_protocols_are_told() -> None:
 
 
 def test_the_unit_of_quality_is_the_declared_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(showing, "_quality_form", lambda workload, metric: ("%", "HR@10"))
+    monkeypatch.setattr(showing, "quality_form", lambda workload, metric: ("%", "HR@10"))
     assert "HR@10 52.0 %" in show(frame(make_run()), output="table", width=200)
 
 
