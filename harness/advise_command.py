@@ -11,10 +11,10 @@ from typing import Any
 import pandas as pd
 
 from harness import answers, statistics
-from harness.advise import OBJECTIVES, Advice, Candidate, Floors, Judged, Wanted, advise
+from harness.advise import OBJECTIVES, Advice, Candidate, Judged, Wanted, advise
 from harness.cells import all_cells
 from harness.errors import UsageError, unknown
-from harness.noise import read_floors
+from harness.noise import floors_of
 from harness.registry import workloads
 from harness.run_command import book
 from harness.show import quality_form
@@ -34,15 +34,8 @@ def advice(frame: pd.DataFrame, wanted: Wanted, results: Path) -> Advice:
         raise unknown("workload", wanted.workload, list(workloads()))
     if wanted.by not in OBJECTIVES:
         raise unknown("objective", wanted.by, list(OBJECTIVES), where="--by")
-    return advise(frame, wanted, _floors(frame, results))
-
-
-def _floors(frame: pd.DataFrame, results: Path) -> Floors:
-    return {
-        (str(machine), cell): floor
-        for machine in frame["machine"].unique()
-        for cell, floor in read_floors(book(results, "noise"), str(machine)).items()
-    }
+    floors = floors_of(book(results, "noise"), map(str, frame["machine"].unique()))
+    return advise(frame, wanted, floors)
 
 
 def bound(text: str | None, unit: str) -> float | None:

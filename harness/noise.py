@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import stdev
@@ -92,6 +92,15 @@ def read_floors(results: Path, machine: str) -> dict[str, Floor]:
             f"{spelled(path)} is not a file of noise floors. Delete it, and calibrate again with "
             "`epochmark doctor --calibrate`."
         ) from error
+
+
+def floors_of(results: Path, machines: Iterable[str]) -> dict[tuple[str, str], Floor]:
+    """The floors of several machines, by machine and cell."""
+    return {
+        (machine, cell): floor
+        for machine in machines
+        for cell, floor in read_floors(results, machine).items()
+    }
 
 
 def _floor(fields: Mapping[str, Any]) -> Floor:

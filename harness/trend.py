@@ -20,6 +20,7 @@ from harness import statistics
 from harness.compare import usable
 from harness.errors import unknown
 from harness.metrics import METRICS
+from harness.noise import Floor
 from harness.statistics import ALPHA, Difference
 from harness.summary import POINT
 
@@ -104,12 +105,12 @@ def history(
     metrics: Sequence[str] = FIGURES,
     segment: int = SEGMENT,
     magnitude: float = MAGNITUDE,
-    floors: Mapping[str, float] | None = None,
+    floors: Mapping[tuple[str, str], Floor] | None = None,
     alpha: float = ALPHA,
 ) -> History:
     """The steps of every cell's metrics, from the table of runs.
 
-    `floors` are the machine's noise by cell, for step times. Raises UsageError for an unknown
+    `floors` are the noise by machine and cell, for step times. Raises UsageError for an unknown
     metric.
     """
     for name in metrics:
@@ -128,14 +129,14 @@ def history(
 class _Rule:
     segment: int
     magnitude: float
-    floors: Mapping[str, float]
+    floors: Mapping[tuple[str, str], Floor]
     alpha: float
 
     def least(self, series: _Series) -> float:
         """The smallest step of this series that is told, as a logarithm."""
-        cell = str(series.point[POINT.index("cell")])
-        floor = self.floors.get(cell, 0.0) if series.metric == "step_time_s" else 0.0
-        return math.log1p(max(self.magnitude, floor))
+        machine, cell = (str(series.point[POINT.index(name)]) for name in ("machine", "cell"))
+        floor = self.floors.get((machine, cell)) if series.metric == "step_time_s" else None
+        return math.log1p(max(self.magnitude, floor.apart if floor else 0.0))
 
 
 def _series(runs: pd.DataFrame, metric: str) -> Iterator[_Series]:

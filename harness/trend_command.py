@@ -8,7 +8,7 @@ from textwrap import wrap
 from typing import Any
 
 from harness import answers
-from harness.noise import read_floors
+from harness.noise import floors_of
 from harness.registry import workloads
 from harness.run_command import book
 from harness.selection import matching
@@ -30,10 +30,7 @@ def trend(
     """The history of the results folder, and how many lines or files of it were broken."""
     table = load_table(results)
     runs = matching(table.frame, only, list(workloads()))
-    floors: dict[str, float] = {}
-    for machine in runs["machine"].unique():
-        for cell, floor in read_floors(book(results, "noise"), str(machine)).items():
-            floors[cell] = max(floors.get(cell, 0.0), floor.apart)
+    floors = floors_of(book(results, "noise"), map(str, runs["machine"].unique()))
     found = history(
         runs, metrics=metrics or FIGURES, segment=segment, magnitude=magnitude, floors=floors
     )

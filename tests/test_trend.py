@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -12,9 +13,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
+from scipy import special
 
 from harness import cli, trend_command
 from harness.errors import UsageError
+from harness.noise import Floor
 from harness.schema import Block
 from harness.trend import CAUSES, History, history
 from tests.records import CELL, ENVIRONMENT, SAMPLES, make_run, write_session
@@ -86,9 +89,18 @@ def test_a_step_below_the_least_magnitude_is_not_told() -> None:
     assert len(steps_of(frame, magnitude=0.01).steps) == 1
 
 
+def floor(apart: float, machine: str = ENVIRONMENT.machine) -> dict[tuple[str, str], Floor]:
+    """Six processes whose spread makes two of them differ by less than that share."""
+    half = math.log1p(apart) / (special.stdtrit(5, 0.995) * math.sqrt(2 * 6 / 5))
+    found = Floor("2026-11-23", "abc", (), tuple(math.exp(half * sign) for sign in (1, -1) * 3))
+    assert found.apart == pytest.approx(apart)
+    return {(machine, CELL): found}
+
+
 def test_the_noise_floor_of_the_machine_is_the_least_magnitude() -> None:
-    assert steps_of(nights(SLOWER), floors={CELL: 0.15}).steps == ()
-    assert len(steps_of(nights(SLOWER), floors={CELL: 0.05}).steps) == 1
+    assert len(steps_of(nights(SLOWER), floors=floor(0.15, "another machine")).steps) == 1
+    assert steps_of(nights(SLOWER), floors=floor(0.15)).steps == ()
+    assert len(steps_of(nights(SLOWER), floors=floor(0.05)).steps) == 1
 
 
 def test_noise_alone_gives_few_alarms() -> None:
