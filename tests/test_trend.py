@@ -89,7 +89,7 @@ def test_a_step_below_the_least_magnitude_is_not_told() -> None:
     assert len(steps_of(frame, magnitude=0.01).steps) == 1
 
 
-def floor(apart: float, machine: str = ENVIRONMENT.machine) -> dict[tuple[str, str], Floor]:
+def floor(apart: float, machine: str = "m") -> dict[tuple[str, str], Floor]:
     """Six processes whose spread makes two of them differ by less than that share."""
     half = math.log1p(apart) / (special.stdtrit(5, 0.995) * math.sqrt(2 * 6 / 5))
     found = Floor("2026-11-23", "abc", (), tuple(math.exp(half * sign) for sign in (1, -1) * 3))
