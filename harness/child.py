@@ -61,12 +61,13 @@ def run_worker(
     installation: Installation = HERE,
     *,
     on_stage: Callable[[str], None] = lambda stage: None,
+    on_mark: Callable[[str], None] = lambda mark: None,
 ) -> Ended:
     """Run the job in a process of its own and wait for it, asleep.
 
     Kills the worker and its children when the time limit is over, and on KeyboardInterrupt.
     """
-    with Worker(job, installation, on_stage=on_stage) as worker:
+    with Worker(job, installation, on_stage=on_stage, on_mark=on_mark) as worker:
         return worker.wait()
 
 
@@ -79,6 +80,7 @@ class Worker:
         installation: Installation = HERE,
         *,
         on_stage: Callable[[str], None] = lambda stage: None,
+        on_mark: Callable[[str], None] = lambda mark: None,
     ) -> None:
         self._job = job
         self._cpu_before_s = _children_cpu_s()
@@ -86,7 +88,7 @@ class Worker:
         self._read_end, write_end = os.pipe()
         self._process = _start(job, installation, write_end, self._log)
         os.close(write_end)
-        self._reader = _Reader(self._read_end, on_stage)
+        self._reader = _Reader(self._read_end, on_stage, on_mark)
         self._deadline = now() + job.protocol.timeout_s
         self._say(json.dumps(asdict(job)))
 
@@ -172,12 +174,18 @@ def _start(
 class _Reader:
     """Splits the pipe's bytes into events and keeps the stage, the answers and the report."""
 
-    def __init__(self, descriptor: int, on_stage: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        descriptor: int,
+        on_stage: Callable[[str], None],
+        on_mark: Callable[[str], None],
+    ) -> None:
         self.stage = "start"
         self.answers: list[dict[str, Any]] = []
         self.report: Report | None = None
         self._descriptor = descriptor
         self._on_stage = on_stage
+        self._on_mark = on_mark
         self._rest = b""
 
     def read(self, deadline: float, until: Callable[[], bool] | None = None) -> bool:
@@ -201,6 +209,8 @@ class _Reader:
         if event["event"] == "stage":
             self.stage = event["stage"]
             self._on_stage(self.stage)
+        elif event["event"] == "mark":
+            self._on_mark(event["mark"])
         elif event["event"] == "answer":
             self.answers.append(event["answer"])
         else:

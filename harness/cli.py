@@ -463,6 +463,35 @@ def spot(
 
 
 @app.command()
+def energy(
+    files: Annotated[
+        list[str] | None, typer.Argument(help="Results files or sessions; all if none is named.")
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option(help="The grid: 'gcp:us-central1', 'DEU'; the price's if none.")
+    ] = None,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="By a power model where nothing was measured.")
+    ] = False,
+    only: Only = None,
+    output: Format = Output.table,
+    results: Results = RESULTS,
+) -> None:
+    """Energy of an epoch, and the carbon of the grid it comes from."""
+    from harness import energy_command as command
+    from harness.carbon import read_intensities
+    from harness.run_command import book
+
+    frame, broken = _frame(results, files, only)
+    known = read_intensities(book(results, "carbon"))
+    found = command.lines(frame, known, region=region, estimate=estimate)
+    render = {"table": command.text, "json": command.as_json, "csv": command.as_csv}
+    typer.echo(render[output.value](found))
+    if broken:
+        raise typer.Exit(1)
+
+
+@app.command()
 def compare(
     baseline: Annotated[str, typer.Argument(help="Session, results file, commit or cell glob.")],
     contender: Annotated[str, typer.Argument(help="What is held against it, named likewise.")],

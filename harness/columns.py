@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from harness.cells import AXES
-from harness.metrics import METRICS, derive, examples_per_epoch, step_times
+from harness.metrics import METRICS, derive, examples_per_epoch, own_cpu_share, step_times
 from harness.schema import Protocol, Run
 from harness.store import ResultsFile
 
@@ -74,6 +74,7 @@ TEXTS: dict[str, Callable[[Run], str]] = {
     **{name: _package(names) for name, names in _PACKAGES.items()},
     "protocol": lambda run: _protocol_digest(run.protocol),
     "warmup_outcome": lambda run: run.samples.warmup_outcome,
+    "energy_method": lambda run: run.energy.method if run.energy else "",
     "gate_outcome": lambda run: run.gate.outcome,
     "numerics": lambda run: json.dumps(run.numerics, sort_keys=True),
     "data_source": lambda run: run.data.source if run.data else "",
@@ -86,6 +87,7 @@ INTEGERS: dict[str, Callable[[Run], int]] = {
     "replicate": lambda run: run.replicate,
     "batch_size": lambda run: run.batch_size,
     "seed": lambda run: run.seed,
+    "cpu_count": lambda run: run.environment.cpu_count,
 }
 
 FLAGS: dict[str, Callable[[Run], bool]] = {
@@ -99,6 +101,7 @@ NUMBERS = (
     "step_time_p10_s",
     "step_time_p90_s",
     "others_cpu_share",
+    "own_cpu_share",
     "epochs",
     "examples_per_epoch",
     "price_usd_per_hour",
@@ -150,6 +153,9 @@ def _numbers(run: Run) -> Mapping[str, float | None]:
         values["step_time_p90_s"] = _quantile(steps, 0.9)
     if run.contention.others_cpu_share is not None:
         values["others_cpu_share"] = run.contention.others_cpu_share
+    own = own_cpu_share(run)
+    if own is not None:
+        values["own_cpu_share"] = own
     if run.samples.epochs:
         values["epochs"] = float(len(run.samples.epochs))
         values["examples_per_epoch"] = examples_per_epoch(run)

@@ -87,7 +87,9 @@ METRICS = {
                "Seconds that a thousand examples take at infer_throughput_examples_per_s, times "
                "the reference price's rate."),
         Metric("energy_per_epoch_j", "J", "lower", "joules", "energy/epoch",
-               "Energy from a counter of the machine over one epoch."),
+               "Joules of one epoch's training by the machine's counters, everything that ran on "
+               "it included: median of the epochs after the first, or the only one; divided by "
+               "epoch_fraction under a step budget."),
         Metric("model_flops_per_example", "FLOP", "lower", "flops", "model FLOPs",
                "Declared FLOPs of one example, in its training step or its inference: 2 per "
                "multiply-add of matrix products and convolutions, nothing else."),
@@ -130,6 +132,7 @@ def derive(run: Run) -> dict[str, float]:
         **_epoch_metrics(run),
         **_infer_metrics(run),
         **_memory_metrics(run),
+        **_energy_metrics(run),
     }
     values |= _cost_metrics(values, run)
     values |= _flops_metrics(values, run)
@@ -229,6 +232,17 @@ def _memory_metrics(run: Run) -> dict[str, float]:
     return {name: float(peak) for name, peak in peaks.items() if peak is not None}
 
 
+def _energy_metrics(run: Run) -> dict[str, float]:
+    """Absent where no counter was read, or not in every epoch."""
+    epochs = run.samples.epochs
+    if run.energy is None or not epochs or len(run.energy.epochs_j) != len(epochs):
+        return {}
+    later = counted_epochs(run)[0]
+    fraction = later.steps / (later.epoch_steps or later.steps)
+    joules = run.energy.epochs_j[1:] or run.energy.epochs_j
+    return {"energy_per_epoch_j": median(joules) / fraction}
+
+
 def _flops_metrics(values: dict[str, float], run: Run) -> dict[str, float]:
     if run.flops_per_example is None:
         return {}
@@ -239,6 +253,13 @@ def _flops_metrics(values: dict[str, float], run: Run) -> dict[str, float]:
     if run.peak is not None:
         found["mfu"] = run.flops_per_example * values[phase] / run.peak.flops_per_s
     return found
+
+
+def own_cpu_share(run: Run) -> float | None:
+    """The share of all processors that the run's own process used while it was timed."""
+    blocks = [block for block in run.samples.steady if block.cpu_s is not None]
+    seconds = sum(block.seconds for block in blocks) * run.environment.cpu_count
+    return sum(block.cpu_s or 0.0 for block in blocks) / seconds if seconds > 0 else None
 
 
 def examples_per_epoch(run: Run) -> float | None:

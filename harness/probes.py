@@ -103,6 +103,20 @@ def gpu_processes() -> int | None:
     return None if counts is None else sum(counts)
 
 
+def gpu_joules() -> list[float | None] | None:
+    """Energy of each CUDA device since its driver was loaded; None where a device does not count
+    it, and as a whole without a driver."""
+    import pynvml
+
+    def ask(gpu: Any) -> float | None:
+        try:
+            return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu)) / 1e3
+        except pynvml.NVMLError:
+            return None
+
+    return _of_each_gpu(ask)
+
+
 def _of_each_gpu(ask: Callable[[Any], Answer]) -> list[Answer] | None:
     """What NVML answers for each device; None without a driver."""
     import pynvml

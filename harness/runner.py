@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness import SUITE_VERSION, child, data, probes
+from harness import SUITE_VERSION, child, data, energy, probes
 from harness.cells import Cell, parse_cell
 from harness.clock import now, utc_now
 from harness.errors import DataError, ResultsError, UsageError
@@ -297,14 +297,14 @@ def replay_command(cell: Cell, protocol: Protocol) -> str:
 
 def _measured(blank: Run, cell: Cell, extras: Extras) -> Run:
     before = probes.CpuReading.take()
-    ended = child.run_worker(
-        Job(
-            cell=cell,
-            seed=blank.seed,
-            protocol=blank.protocol,
-            weights=str(extras.weights.absolute()) if extras.weights else "",
-        )
+    job = Job(
+        cell=cell,
+        seed=blank.seed,
+        protocol=blank.protocol,
+        weights=str(extras.weights.absolute()) if extras.weights else "",
     )
+    with energy.Sampler(energy.counters(cell.device)) as sampler:
+        ended = child.run_worker(job, on_mark=sampler.mark)
     samples = ended.report.samples if ended.report else Samples()
     contention = probes.contention(before, probes.CpuReading.take(), ended.cpu_s)
     if mostly_disturbed(samples.steady or samples.infer):
@@ -315,6 +315,7 @@ def _measured(blank: Run, cell: Cell, extras: Extras) -> Run:
         reason=child.without_paths(ended.reason),
         log_tail=ended.log_tail,
         contention=contention,
+        energy=sampler.energy(),
         price=extras.price,
     )
     report = ended.report

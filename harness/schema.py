@@ -1,6 +1,7 @@
 """The record of a run: one frozen dataclass tree, which is the schema of every results file.
 
 Format history, newest first:
+5 (2026-11): energy of the epochs (`Energy`).
 4 (2026-11): what else ran beside each block (`Block`), and a rule that ends the timed blocks
     (`Protocol.interval_width`, `Samples.steady_outcome`).
 3 (2026-11): the choice of an input pipeline (`Protocol.pipeline`).
@@ -17,7 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 
 STATUSES = (
     "ok",
@@ -175,6 +176,22 @@ class Contention:
 
 
 @dataclass(frozen=True)
+class Energy:
+    """What counters of the machine say of each epoch's training, evaluation not included.
+
+    Of the whole machine, whatever else ran on it. `method` is `rapl` (processor packages, and
+    memory where it has a counter of its own), `nvml` (the accelerators), or both; `domains` are the
+    counters. They are read outside the measured process: at both ends of an epoch, and
+    `sampling_hz` times a second in between, since they wrap around.
+    """
+
+    method: str
+    domains: tuple[str, ...]
+    sampling_hz: float
+    epochs_j: tuple[float, ...]
+
+
+@dataclass(frozen=True)
 class Price:
     """A unit price with its provenance; `snapshot` names the file in results/prices."""
 
@@ -273,6 +290,7 @@ class Run:
     memory: Memory = field(default_factory=Memory)
     gate: Gate = field(default_factory=Gate)
     contention: Contention = field(default_factory=Contention)
+    energy: Energy | None = None
     data: DataOrigin | None = None
     quality_metric: str = ""
     higher_is_better: bool = True

@@ -39,6 +39,9 @@ TURNS = "turns"
 WARM_UP = 0
 """In place of a block's steps: warm up by rule."""
 
+BEGIN, END = "begin", "end"
+"""Marks that a worker sends at both ends of an epoch's training."""
+
 RESUMABLE = "resumable"
 """The stage in which a worker trains as many steps as it is told to, and writes a checkpoint."""
 
@@ -91,6 +94,7 @@ class Measurement:
         *,
         orders: Iterable[int] = (),
         answer: Callable[[Block | Segment], None] = lambda part: None,
+        mark: Callable[[str], None] = lambda mark: None,
     ) -> None:
         self.job = job
         self.workload = workload
@@ -111,6 +115,7 @@ class Measurement:
         self._enter = enter
         self._orders = orders
         self._answer = answer
+        self._mark = mark
         self._stage = "start"
 
     def enter(self, stage: str) -> None:
@@ -482,10 +487,12 @@ class Measurement:
             self._train_first_steps(self.job.protocol.train_steps)
             return
         for epoch in range(self.scale.epochs):
+            self._mark(BEGIN)
             began = now()
             batches = self._batches(epoch)
             loss = self._fit(batches)
             trained = now()
+            self._mark(END)
             if not math.isfinite(loss):
                 raise WorkerError("nan", f"the mean loss of epoch {epoch + 1} is {loss}")
             quality = self.data.quality(self.arrays, self._predict())
@@ -536,11 +543,13 @@ class Measurement:
 
     def _train_first_steps(self, steps: int) -> None:
         """The first steps of one epoch; so little training has no quality to speak of."""
+        self._mark(BEGIN)
         began = now()
         epoch = self._batches(0)
         batches = epoch.first(steps)
         loss = self._fit(batches)
         trained = now()
+        self._mark(END)
         if not math.isfinite(loss):
             raise WorkerError("nan", f"the mean loss of the first {len(batches)} steps is {loss}")
         done = Epoch(

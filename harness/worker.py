@@ -62,6 +62,7 @@ def measure(job: Job, pipe: TextIO) -> Report:
         lambda stage: send(pipe, {"event": "stage", "stage": stage}),
         orders=map(int, sys.stdin),
         answer=lambda part: send(pipe, {"event": "answer", "answer": asdict(part)}),
+        mark=lambda mark: send(pipe, {"event": "mark", "mark": mark}),
     )
     baseline = None
     framework: Backend | None = None

@@ -66,8 +66,7 @@ class Worker:
         self,
         job: Job,
         *,
-        python: str = sys.executable,
-        on_stage: Callable[[str], None] = lambda stage: None,
+        on_mark: Callable[[str], None] = lambda mark: None,
     ) -> Ended:
         if len(self.jobs) == self.interrupt_at:
             self.interrupt_at = -1

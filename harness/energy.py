@@ -1,0 +1,174 @@
+"""Energy counters of the machine, read by the parent while a worker runs.
+
+RAPL counters wrap around (the largest value is told, some minutes of full load), so a thread reads
+them once a second; NVML's count since the driver was loaded. What cannot be read is left out: a
+machine without counters has no energy in its records, never a zero.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness import probes
+from harness.schema import Energy
+from harness.stages import BEGIN, END
+
+POWERCAP = Path("/sys/class/powercap")
+SAMPLING_HZ = 1.0
+
+
+@dataclass
+class Counter:
+    """Joules since some moment. `read` gives the raw value; it starts again at 0 after `range_j`
+    (None: never).
+
+    Raises OSError when it cannot be read any more.
+    """
+
+    method: str
+    domain: str
+    read: Callable[[], float]
+    range_j: float | None = None
+    _last: float | None = None
+    _total: float = field(default=0.0)
+
+    def joules(self) -> float:
+        """Since the first call; right as long as calls are less than a range apart."""
+        value = self.read()
+        if self._last is not None:
+            step = value - self._last
+            if step < 0 and self.range_j is not None:
+                step += self.range_j
+            self._total += step
+        self._last = value
+        return self._total
+
+
+def counters(device: str, root: Path | None = None) -> list[Counter]:
+    """What this machine has for a cell on that device: processors, memory, and on a GPU those."""
+    found = rapl(root or POWERCAP)
+    return found + nvml() if device == "gpu" else found
+
+
+def rapl(root: Path) -> list[Counter]:
+    """A counter per processor package, and per memory that is counted beside it.
+
+    A package's cores and graphics are inside its own counter, `psys` holds the packages, and
+    `intel-rapl-mmio` shows the same ones again: none of these is counted. Linux documents the tree
+    in Documentation/power/powercap.
+    """
+    found = []
+    for zone in sorted(root.glob("intel-rapl:*")):
+        name = _text(zone / "name")
+        if name.startswith("package") or name == "dram":
+            counter = _zone(zone, name)
+            if counter is not None:
+                found.append(counter)
+    return found
+
+
+def _zone(zone: Path, name: str) -> Counter | None:
+    limit = _text(zone / "max_energy_range_uj")
+
+    def read() -> float:
+        return int((zone / "energy_uj").read_text(encoding="ascii")) / 1e6
+
+    try:
+        read()
+    except (OSError, ValueError):  # since 2020 the kernel lets only root read it
+        return None
+    domain = f"{name} {zone.name.removeprefix('intel-rapl:')}"
+    return Counter("rapl", domain, read, int(limit) / 1e6 if limit.isdigit() else None)
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="ascii").strip()
+    except (OSError, ValueError):
+        return ""
+
+
+def nvml() -> list[Counter]:
+    """A counter per CUDA device that counts its energy (Volta and later)."""
+    joules = probes.gpu_joules() or []
+
+    def reader(number: int) -> Callable[[], float]:
+        def read() -> float:
+            values = probes.gpu_joules()
+            if values is None or number >= len(values) or values[number] is None:
+                raise OSError("the device no longer tells its energy")
+            return float(values[number] or 0.0)
+
+        return read
+
+    return [
+        Counter("nvml", f"gpu {number}", reader(number))
+        for number, value in enumerate(joules)
+        if value is not None
+    ]
+
+
+class Sampler:
+    """Reads counters in a thread of its own, from entering its context to leaving it.
+
+    `mark` is told when an epoch begins and ends. A counter that fails ends the sampling, and what
+    was read is no longer told.
+    """
+
+    def __init__(self, found: Sequence[Counter], hz: float = SAMPLING_HZ) -> None:
+        self._counters = found
+        self._hz = hz
+        self._lock = threading.Lock()
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._failed = False
+        self._began: float | None = None
+        self._epochs: list[float] = []
+
+    def __enter__(self) -> Sampler:
+        if self._counters:
+            self._read()
+            self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._ended.set()
+        if self._counters:
+            self._thread.join()
+
+    def mark(self, mark: str) -> None:
+        """An epoch's training begins or ends now."""
+        if not self._counters:
+            return
+        joules = self._read()
+        if mark == BEGIN:
+            self._began = joules
+        elif mark == END and self._began is not None:
+            self._epochs.append(joules - self._began)
+            self._began = None
+
+    def energy(self) -> Energy | None:
+        """What was counted; None without counters, or when one failed on the way."""
+        if not self._counters or self._failed:
+            return None
+        return Energy(
+            method="+".join(dict.fromkeys(counter.method for counter in self._counters)),
+            domains=tuple(counter.domain for counter in self._counters),
+            sampling_hz=self._hz,
+            epochs_j=tuple(self._epochs),
+        )
+
+    def _read(self) -> float:
+        with self._lock:
+            try:
+                return sum(counter.joules() for counter in self._counters)
+            except (OSError, ValueError):
+                self._failed = True
+                return 0.0
+
+    def _sample(self) -> None:
+        while not self._ended.wait(1 / self._hz):
+            self._read()
