@@ -87,7 +87,7 @@ def plain_neumf(scale: Scale) -> Any:
 
 ALL = ("tensorflow", "jax", "torch")
 PEERS: Mapping[str, Peer] = {
-    # Its stride sits in the first 1x1 convolution of a stage (v1): 22.91 GFLOP a step against 24.30.
+    # Its stride sits in the first 1x1 convolution of a stage (v1): 22.91 GFLOP against 24.30.
     "resnet50": Peer("keras.applications.ResNet50 (v1)", ALL, 8, keras_resnet50, flops=0.9429),
     "lstm_eta": Peer("keras.layers.LSTM used plainly", ALL, 400, plain_lstm),
     "recommender": Peer("a plain NeuMF", ALL, 2048, plain_neumf),
