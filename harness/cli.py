@@ -218,6 +218,13 @@ def run(
         int | None,
         typer.Option(min=1, help="Train only the first steps; an epoch's time is extrapolated."),
     ] = None,
+    epochs: Annotated[
+        int | None, typer.Option(min=1, help="Epochs in place of the declared ones.")
+    ] = None,
+    stop_at: Annotated[
+        float | None,
+        typer.Option(min=0.0, help="US dollars: stop when 0.1 point of quality would cost more."),
+    ] = None,
     pipeline: Annotated[
         str | None, typer.Option(help="Input pipeline in place of the declared one.")
     ] = None,
@@ -236,12 +243,14 @@ def run(
         raise UsageError("--session names what to go on with; add --resume.")
     if resume and (plan is not None or only):
         raise UsageError("--resume goes on with its session's own cells; leave out --plan, --only.")
-    if resume and steps is not None:
-        raise UsageError("--resume goes on with its session's own protocol; leave out --steps.")
+    own = {"--steps": steps, "--epochs": epochs, "--stop-at": stop_at, "--pipeline": pipeline}
+    for name, value in own.items():
+        if resume and value is not None:
+            raise UsageError(f"--resume goes on with its session's own protocol; leave out {name}.")
+    if steps is not None and (epochs is not None or stop_at is not None):
+        raise UsageError("--steps trains a part of one epoch; leave out --epochs and --stop-at.")
     if pipeline is not None and pipeline not in PIPELINES:
         raise unknown("input pipeline", pipeline, list(PIPELINES))
-    if resume and pipeline is not None:
-        raise UsageError("--resume goes on with its session's own protocol; leave out --pipeline.")
     if not resume and plan is None and not only:
         raise UsageError(
             "Nothing to run. Name a plan with --plan quick, or cells with --only GLOB."
@@ -257,6 +266,8 @@ def run(
         order_seed=order_seed,
         timeout_s=timeout,
         train_steps=steps or 0,
+        epochs=epochs or 0,
+        stop_at_usd=stop_at or 0.0,
         pipeline=pipeline or "",
         weights=weights,
     )

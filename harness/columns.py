@@ -73,6 +73,7 @@ TEXTS: dict[str, Callable[[Run], str]] = {
     "accelerators": lambda run: ", ".join(run.environment.accelerators),
     **{name: _package(names) for name, names in _PACKAGES.items()},
     "protocol": lambda run: _protocol_digest(run.protocol),
+    "train_outcome": lambda run: run.samples.train_outcome,
     "warmup_outcome": lambda run: run.samples.warmup_outcome,
     "energy_method": lambda run: run.energy.method if run.energy else "",
     "gate_outcome": lambda run: run.gate.outcome,

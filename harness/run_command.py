@@ -36,6 +36,8 @@ class Request:
     order_seed: int
     timeout_s: float
     train_steps: int = 0
+    epochs: int = 0
+    stop_at_usd: float = 0.0
     pipeline: str = ""
     weights: Path | None = None
 
@@ -100,11 +102,20 @@ def _start(request: Request, extras: runner.Extras, listen: runner.Listener, say
             Protocol(),
             timeout_s=request.timeout_s,
             train_steps=request.train_steps,
+            epochs=request.epochs,
+            stop_s_per_tenth=_seconds_for(request.stop_at_usd, extras.price),
             pipeline=request.pipeline,
             weights_digest=runner.digest_of(request.weights),
         ),
     )
     return runner.run_session(session, request.results, extras=extras, listener=listen)
+
+
+def _seconds_for(usd: float, price: Price | None) -> float:
+    """What a bound on money buys at the price; 0 for no bound."""
+    if usd and price is None:
+        raise UsageError("--stop-at is in US dollars: choose a price with --price ID.")
+    return 3600 * usd / price.usd_per_hour if usd and price else 0.0
 
 
 def _check_readable(path: Path | None) -> None:

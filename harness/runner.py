@@ -268,7 +268,7 @@ def execute(session: Session, planned: Planned, extras: Extras) -> Run:
         reason=possible.reason,
         environment=session.environment,
         protocol=session.protocol,
-        replay=replay_command(cell, session.protocol),
+        replay=replay_command(cell, session.protocol, extras.price),
         quality_metric=declared.quality_metric,
         higher_is_better=declared.higher_is_better,
         quality_target=scale.quality_target if scale else None,
@@ -287,12 +287,16 @@ def _flops(scale: Scale, cell: Cell) -> int:
     return scale.training_flops if cell.phase == "train" else scale.forward_flops
 
 
-def replay_command(cell: Cell, protocol: Protocol) -> str:
+def replay_command(cell: Cell, protocol: Protocol, price: Price | None = None) -> str:
     """The command that measures the cell again; FILE stands for weights, whose path is no fact."""
+    epochs = f" --epochs {protocol.epochs}" if protocol.epochs else ""
+    if protocol.stop_s_per_tenth and price is not None:
+        limit = protocol.stop_s_per_tenth * price.usd_per_hour / 3600
+        epochs += f" --stop-at {limit:.6g} --price {price.id}"
     steps = f" --steps {protocol.train_steps}" if protocol.train_steps else ""
     weights = " --weights FILE" if protocol.weights_digest else ""
     pipeline = f" --pipeline {protocol.pipeline}" if protocol.pipeline else ""
-    return f"epochmark run --only {shlex.quote(cell.id)}{steps}{pipeline}{weights}"
+    return f"epochmark run --only {shlex.quote(cell.id)}{steps}{epochs}{pipeline}{weights}"
 
 
 def _measured(blank: Run, cell: Cell, extras: Extras) -> Run:

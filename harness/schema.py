@@ -1,7 +1,8 @@
 """The record of a run: one frozen dataclass tree, which is the schema of every results file.
 
 Format history, newest first:
-5 (2026-11): energy of the epochs (`Energy`).
+5 (2026-11): energy of the epochs (`Energy`); another number of epochs, an end by cost, and what
+    ended a training (`Protocol.epochs`, `Protocol.stop_s_per_tenth`, `Samples.train_outcome`).
 4 (2026-11): what else ran beside each block (`Block`), and a rule that ends the timed blocks
     (`Protocol.interval_width`, `Samples.steady_outcome`).
 3 (2026-11): the choice of an input pipeline (`Protocol.pipeline`).
@@ -59,7 +60,9 @@ class Protocol:
     `reference` stops where the gate would judge, to make the reference it judges by.
     `train_steps` ends the training after that many steps of its first epoch (0: whole epochs, as
     declared). `weights_digest` is of the file that training started from (empty: from the seed).
-    `pipeline` replaces the declared kind of input pipeline (empty: as declared).
+    `pipeline` replaces the declared kind of input pipeline (empty: as declared). `epochs` replaces
+    the declared number (0: as declared). Training ends when a tenth of a point of quality took more
+    than `stop_s_per_tenth` in the last epoch (0: no such rule; `harness.stopping`).
     """
 
     gate_steps: int = 3
@@ -77,6 +80,8 @@ class Protocol:
     train_steps: int = 0
     weights_digest: str = ""
     pipeline: str = ""
+    epochs: int = 0
+    stop_s_per_tenth: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,7 @@ class Samples:
     steady: tuple[Block, ...] = ()
     steady_outcome: str = ""
     epochs: tuple[Epoch, ...] = ()
+    train_outcome: str = ""
     infer: tuple[Block, ...] = ()
     infer_latency_s: tuple[float, ...] = ()
 

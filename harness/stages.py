@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import checkpoint, data, gate, paths, weights
+from harness import checkpoint, data, gate, paths, stopping, weights
 from harness.backends import Trainer, backend
 from harness.batches import Batches, Rows
 from harness.cells import Cell
@@ -29,7 +29,7 @@ from harness.measure import Steady, measure_steady, time_block, warm_up
 from harness.metrics import reaches
 from harness.probes import peak_resident_bytes, reset_peak
 from harness.schema import Block, DataOrigin, Epoch, Gate, Memory, Protocol, Samples
-from harness.workload import Array, Batch, Optimizer, Scale, Workload
+from harness.workload import Array, Batch, Optimizer, Scale, Schedule, Workload
 
 RESIDENT_BATCHES = 4
 
@@ -209,9 +209,8 @@ class Measurement:
         if declared.schedule is not None:
             from harness.backends.schedules import WarmupThenLinear
 
-            arguments["learning_rate"] = WarmupThenLinear(
-                arguments["learning_rate"], declared.schedule
-            )
+            schedule = self._stretched(declared.schedule)
+            arguments["learning_rate"] = WarmupThenLinear(arguments["learning_rate"], schedule)
         optimizer = kind(**arguments)
         if declared.undecayed:
             optimizer.exclude_from_weight_decay(var_names=list(declared.undecayed))
@@ -219,6 +218,11 @@ class Measurement:
             # float16 gradients underflow without it; `compile` would add the same one.
             return keras.optimizers.LossScaleOptimizer(optimizer)
         return optimizer
+
+    def _stretched(self, schedule: Schedule) -> Schedule:
+        """To another number of epochs; the warm-up, which the gate sees, stays."""
+        epochs = self.job.protocol.epochs or self.scale.epochs
+        return replace(schedule, total_steps=schedule.total_steps * epochs // self.scale.epochs)
 
     def _trainer(self, module: Any) -> Trainer:
         framework = backend(self.job.cell.backend)
@@ -486,7 +490,8 @@ class Measurement:
         if self.job.protocol.train_steps:
             self._train_first_steps(self.job.protocol.train_steps)
             return
-        for epoch in range(self.scale.epochs):
+        outcome = stopping.DECLARED
+        for epoch in range(self.job.protocol.epochs or self.scale.epochs):
             self._mark(BEGIN)
             began = now()
             batches = self._batches(epoch)
@@ -508,7 +513,12 @@ class Measurement:
             )
             self.samples = replace(self.samples, epochs=(*self.samples.epochs, done))
             if self._at_target(quality[self.workload.quality_metric]):
+                outcome = stopping.TARGET
                 break
+            if self._too_dear():
+                outcome = stopping.COST
+                break
+        self.samples = replace(self.samples, train_outcome=outcome)
         self._note_loss_scale(sum(epoch.steps for epoch in self.samples.epochs))
         self._check_quality()
 
@@ -541,6 +551,15 @@ class Measurement:
         better = self.workload.higher_is_better
         return target is not None and reaches(quality, target, higher_is_better=better)
 
+    def _too_dear(self) -> bool:
+        return stopping.too_dear(
+            self.samples.epochs,
+            self.workload.quality_metric,
+            higher_is_better=self.workload.higher_is_better,
+            tenth=stopping.tenth_of_a_point(self.workload.quality_unit),
+            limit_s=self.job.protocol.stop_s_per_tenth,
+        )
+
     def _train_first_steps(self, steps: int) -> None:
         """The first steps of one epoch; so little training has no quality to speak of."""
         self._mark(BEGIN)
@@ -560,7 +579,7 @@ class Measurement:
             quality={},
             epoch_steps=len(epoch),
         )
-        self.samples = replace(self.samples, epochs=(done,))
+        self.samples = replace(self.samples, epochs=(done,), train_outcome=stopping.STEPS)
         self._note_loss_scale(len(batches))
 
     def _predict(self) -> NDArray[np.float32]:
@@ -584,6 +603,9 @@ class Measurement:
             self.numerics["loss_scale_skipped_steps"] = str(steps - int(applied))
 
     def _check_quality(self) -> None:
+        """The bounds are of the declared number of epochs."""
+        if len(self.samples.epochs) != self.scale.epochs:
+            return
         low, high = self.scale.quality_bounds
         found = self.samples.epochs[-1].quality[self.workload.quality_metric]
         if not low <= found <= high:
