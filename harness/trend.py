@@ -83,7 +83,7 @@ class History:
 
 
 @dataclass(frozen=True)
-class _Series:
+class Series:
     """A cell's figure, a value per session in the order of time: the median of its processes."""
 
     point: tuple[Any, ...]
@@ -109,7 +109,7 @@ def history(
     for name in metrics:
         if name not in METRICS:
             raise unknown("metric", name, list(METRICS))
-    every = [series for name in metrics for series in _series(runs, name)]
+    every = [series for name in metrics for series in series_of(runs, name)]
     long = [series for series in every if len(series.values) >= 2 * segment]
     per_series = alpha / max(1, len(long))
     rule = _Rule(segment, magnitude, floors or {}, per_series)
@@ -125,14 +125,14 @@ class _Rule:
     floors: Mapping[str, float]
     alpha: float
 
-    def least(self, series: _Series) -> float:
+    def least(self, series: Series) -> float:
         """The smallest step of this series that is told, as a logarithm."""
         cell = str(series.point[POINT.index("cell")])
         floor = self.floors.get(cell, 0.0) if series.metric == "step_time_s" else 0.0
         return math.log1p(max(self.magnitude, floor))
 
 
-def _series(runs: pd.DataFrame, metric: str) -> Iterator[_Series]:
+def series_of(runs: pd.DataFrame, metric: str) -> Iterator[Series]:
     """A series per machine, cell and batch size; sessions without a positive value are left out."""
     kept = usable(runs, metric)
     kept = kept[kept[metric] > 0]
@@ -143,10 +143,10 @@ def _series(runs: pd.DataFrame, metric: str) -> Iterator[_Series]:
     rows = rows.sort_values("started_at", kind="stable")
     for name, group in rows.groupby(point, sort=False, observed=True):
         values = group["value"].to_numpy(np.float64)
-        yield _Series(tuple(name) if isinstance(name, tuple) else (name,), metric, values, group)
+        yield Series(tuple(name) if isinstance(name, tuple) else (name,), metric, values, group)
 
 
-def _steps(series: _Series, rule: _Rule) -> Iterator[Step]:
+def _steps(series: Series, rule: _Rule) -> Iterator[Step]:
     found = _found(series, series.values, rule)
     known = _found(series, series.values[:-1], rule) if found else []
     for ends, difference in found:
@@ -159,7 +159,7 @@ Ends = tuple[int, int, int]
 """Where the segment before a step begins, the step, and where the segment after it ends."""
 
 
-def _found(series: _Series, values: Floats, rule: _Rule) -> list[tuple[Ends, Difference]]:
+def _found(series: Series, values: Floats, rule: _Rule) -> list[tuple[Ends, Difference]]:
     """The places at which the level changes surely, and by enough."""
     places = _places(np.log(values), rule.segment)
     edges = [0, *places, len(values)]
@@ -197,7 +197,7 @@ def _places(logs: Floats, segment: int) -> list[int]:
     return places[:-1]
 
 
-def _step(series: _Series, ends: Ends, found: Difference, *, new: bool) -> Step:
+def _step(series: Series, ends: Ends, found: Difference, *, new: bool) -> Step:
     start, place, end = ends
     before, after = (series.rows.iloc[place - 1], series.rows.iloc[place])
     levels = (series.values[start:place], series.values[place:end])
