@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: bench test check bench-self readme clean
+.PHONY: bench site test check bench-self readme clean
 
 .venv/installed: requirements/cpu.txt requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -12,6 +12,11 @@ BIN := .venv/bin
 
 bench: .venv/installed
 	$(BIN)/epochmark run --plan quick --strict
+	$(BIN)/epochmark report
+
+# The report of the committed results, to be published or opened from disk.
+site: .venv/installed
+	$(BIN)/epochmark report --out site --summary site/summary.md
 
 check: .venv/installed
 	$(BIN)/ruff check .
@@ -33,4 +38,4 @@ readme: .venv/installed
 	$(BIN)/python -m harness.schema_json > results/schema.json
 
 clean:
-	rm -rf .venv .asv .benchmarks build *.egg-info
+	rm -rf .venv .asv .benchmarks build site *.egg-info

@@ -136,7 +136,8 @@ def _environment() -> Environment:
 def _script(made: DataFile) -> str:
     """A script that hands its data to the page: from disk, a browser fetches no other kind."""
     text = json.dumps(_finite(made.content), allow_nan=False, separators=(",", ":"))
-    return f"epochmark.take({json.dumps(made.key)},{text.replace('</', '<' + chr(92) + '/')});\n"
+    text = text.replace("<", "\\u003c")  # nothing in it can look like a tag
+    return f"epochmark.take({json.dumps(made.key)},{text});\n"
 
 
 def _finite(value: Any) -> Any:

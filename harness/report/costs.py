@@ -48,7 +48,6 @@ def cost_table(rows: pd.DataFrame) -> Table:
     """At the price that stands in each record."""
     head = (
         "cell",
-        "machine",
         "epoch",
         "cost/epoch",
         "cost/10⁶ examples",
@@ -59,15 +58,14 @@ def cost_table(rows: pd.DataFrame) -> Table:
     )
     body = tuple(
         (
-            Entry(str(row["cell"]), href=cell_page(row)),
-            Entry(str(row["machine"])),
+            Entry(str(row["cell"]), href=cell_page(row), notes=(str(row["machine"]),)),
             figure(row, "epoch_time_s"),
             *(figure(row, name) for name in COSTS),
             Entry(_break_even(row)),
         )
         for row in each(rows)
     )
-    return Table("costs", "Costs of each cell", head, body, frozenset(range(2, 8)))
+    return Table("costs", "Costs of each cell", head, body, frozenset(range(1, 7)))
 
 
 def _break_even(row: Row) -> str:

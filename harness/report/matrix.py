@@ -38,17 +38,19 @@ def matrix(rows: pd.DataFrame) -> dict[str, Table]:
 
 def _table(rows: pd.DataFrame, metric: str) -> Table:
     columns = _columns(rows)
+    counted = rows[_counts(rows, metric)]
+    batches = rows.groupby("workload", sort=False)["batch_size"].nunique()
     lines = []
     for (workload, style, batch), group in rows.groupby(
         ["workload", "api_style", "batch_size"], observed=True, sort=False
     ):
-        same = rows[(rows["workload"] == workload) & _counts(rows, metric)][metric]
+        same = counted.loc[counted["workload"] == workload, metric]
         found = {
             (str(row["backend"]), str(row["precision"])): _entry(row, metric, same)
             for row in each(group.iloc[::-1])  # the ok row of a cell is its first
         }
-        several = rows.loc[rows["workload"] == workload, "batch_size"].nunique() > 1
-        head = Entry(str(workload)), Entry(f"{style}, batch {batch}" if several else str(style))
+        shown = f"{style}, batch {batch}" if batches[str(workload)] > 1 else str(style)
+        head = Entry(str(workload)), Entry(shown)
         lines.append((*head, *(found.get(column, NOT_MEASURED) for column in columns)))
     titles = tuple(f"{backend} {precision}" for backend, precision in columns)
     return Table(

@@ -182,7 +182,6 @@ def _table(
 ) -> Table:
     cost = COST.get(str(ranked.iloc[0]["phase"]), "")
     cost = cost if cost and ranked[cost].notna().any() else ""
-    head = ("backend", METRICS[metric].title, "times the first", "verdict")
     rows = []
     for place, row in enumerate(each(ranked)):
         verdict = against.get(str(row["cell"]))
@@ -194,9 +193,10 @@ def _table(
                 *((figure(row, cost),) if cost else ()),
             )
         )
-    head += (METRICS[cost].title,) if cost else ()
+    head = ("backend", METRICS[metric].title, "times the first", "verdict")
+    titles = (*head, METRICS[cost].title) if cost else head
     numeric = frozenset({1, 2, 4} if cost else {1, 2})
-    return Table(f"backends-{name}", "Backends, fastest first", head, tuple(rows), numeric)
+    return Table(f"backends-{name}", "Backends, fastest first", titles, tuple(rows), numeric)
 
 
 def _against(place: int, verdict: Verdict | None) -> Sequence[Entry]:

@@ -69,7 +69,8 @@
     if (mode) document.querySelector("main").dataset.mode = mode;
     filter();
     draw();
-    for (const page of pages) page();
+    delete document.body.dataset.ready;
+    Promise.all(pages.map((page) => page())).then(() => { document.body.dataset.ready = "yes"; });
   }
 
   function filter() {
@@ -168,7 +169,7 @@
     });
     return {
       paper_bgcolor: css("--ground"), plot_bgcolor: css("--ground"), font: { color: text, size: 13 },
-      margin: { t: 10, r: 10, b: 50, l: 60 }, legend: { orientation: "h", y: -0.25 }, hovermode: "closest",
+      margin: { t: 30, r: 10, b: 50, l: 60 }, legend: { orientation: "h", y: 1.02, yanchor: "bottom" }, hovermode: "closest",
       ...layout, xaxis: axis(layout.xaxis), yaxis: axis(layout.yaxis),
     };
   }
@@ -177,8 +178,7 @@
     const place = figure.querySelector(".plot");
     const name = figure.id;
     const configuration = {
-      responsive: true, displaylogo: false, modeBarButtonsToRemove: ["lasso2d", "select2d"],
-      toImageButtonOptions: { format: "png", filename: name },
+      responsive: true, displayModeBar: false,
     };
     Plotly.react(place, structuredClone(spec.traces), layoutOf(spec.layout), configuration);
     if (!figure.dataset.drawn) {
@@ -315,13 +315,13 @@
     const table = costBox.querySelector("table");
     const columns = Number(costBox.dataset.columns);
     const rows = [...table.tBodies[0].rows];
-    const own = rows.map((row) => [...row.cells].slice(3, 3 + columns).map((cell) => [[...cell.childNodes], cell.dataset.v]));
+    const own = rows.map((row) => [...row.cells].slice(2, 2 + columns).map((cell) => [[...cell.childNodes], cell.dataset.v]));
     pages.push(async () => {
       const price = value("price");
       const data = price ? await load(`cost-${price}`) : null;
       if (price !== value("price")) return;
       rows.forEach((row, line) => own[line].forEach(([nodes, raw], place) => {
-        const cell = row.cells[3 + place];
+        const cell = row.cells[2 + place];
         cell.replaceChildren(...(data ? [data.texts[line][place]] : nodes));
         cell.dataset.v = data ? data.values[line][place] ?? "" : raw ?? "";
       }));
