@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: bench test check bench-self readme clean
+.PHONY: bench site test check bench-self readme clean
 
 .venv/installed: requirements/cpu.txt requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -15,6 +15,11 @@ bench: .venv/installed
 	$(BIN)/epochmark run --plan quick --strict
 	$(BIN)/epochmark show --costs latest
 	$(BIN)/epochmark advise resnet50 latest
+	$(BIN)/epochmark report
+
+# The report of the committed results, to be published or opened from disk.
+site: .venv/installed
+	$(BIN)/epochmark report --out site --summary site/summary.md
 
 check: .venv/installed
 	$(BIN)/ruff check .
@@ -36,4 +41,4 @@ readme: .venv/installed
 	$(BIN)/python -m harness.schema_json > results/schema.json
 
 clean:
-	rm -rf .venv .asv .benchmarks build *.egg-info
+	rm -rf .venv .asv .benchmarks build site *.egg-info

@@ -640,6 +640,25 @@ def replay(
 
 
 @app.command()
+def report(
+    out: Annotated[Path, typer.Option(help="The site's folder.")] = Path("site"),
+    summary: Annotated[
+        Path | None, typer.Option(help="Also write this Markdown file, for a pull request.")
+    ] = None,
+    results: Results = RESULTS,
+) -> None:
+    """Make a static site of the results, which opens without a server or a network."""
+    from harness.report.build import build
+
+    built = build(results, out, summary=summary)
+    for notice in built.notices:
+        typer.echo(notice, err=True)
+    typer.echo(f"{built.files} files, {built.bytes / 2**20:.1f} MiB. Open {built.index}")
+    if built.broken:
+        raise typer.Exit(1)
+
+
+@app.command()
 def export(
     path: Annotated[Path, typer.Argument(help="The file to write.")],
     to: Annotated[ExportFormat, typer.Option("--to", help="Its format.")] = ExportFormat.csv,

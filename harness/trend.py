@@ -84,19 +84,20 @@ class History:
 
 
 @dataclass(frozen=True)
-class _Series:
+class Series:
     """A cell's figure, a value per session in the order of time: the median of its processes."""
 
     point: tuple[Any, ...]
     metric: str
     values: Floats
-    rows: pd.DataFrame
+    every: pd.DataFrame
     places: Any
 
-    def row(self, number: int) -> pd.Series[Any]:
-        """The session of a value; `rows` are those of all series of the metric."""
-        row: pd.Series[Any] = self.rows.iloc[self.places[number]]
-        return row
+    @property
+    def rows(self) -> pd.DataFrame:
+        """The session of each value: a part of those of all series of the metric."""
+        rows: pd.DataFrame = self.every.iloc[self.places]
+        return rows
 
 
 def history(
@@ -116,7 +117,7 @@ def history(
     for name in metrics:
         if name not in METRICS:
             raise unknown("metric", name, list(METRICS))
-    every = [series for name in metrics for series in _series(runs, name)]
+    every = [series for name in metrics for series in series_of(runs, name)]
     long = [series for series in every if len(series.values) >= 2 * segment]
     per_series = alpha / max(1, len(long))
     rule = _Rule(segment, magnitude, floors or {}, per_series)
@@ -132,17 +133,17 @@ class _Rule:
     floors: Mapping[tuple[str, str], Floor]
     alpha: float
 
-    def least(self, series: _Series) -> float:
+    def least(self, series: Series) -> float:
         """The smallest step of this series that is told, as a logarithm."""
         machine, cell = (str(series.point[POINT.index(name)]) for name in ("machine", "cell"))
         floor = self.floors.get((machine, cell)) if series.metric == "step_time_s" else None
         return math.log1p(max(self.magnitude, floor.apart if floor else 0.0))
 
 
-def _series(runs: pd.DataFrame, metric: str) -> Iterator[_Series]:
+def series_of(runs: pd.DataFrame, metric: str) -> Iterator[Series]:
     """A series per machine, cell and batch size; sessions without a positive value are left out."""
     point = list(POINT)
-    read = [*point, "session", "started_at", *CAUSES, metric]
+    read = [*point, "workload", "quality_metric", "session", "started_at", *CAUSES, metric]
     kept = usable(runs[[*read, "status", "contended", "altered"]], metric)
     kept = kept[kept[metric] > 0][read]
     sessions = kept.groupby([*point, "session"], sort=False, observed=True)
@@ -153,10 +154,10 @@ def _series(runs: pd.DataFrame, metric: str) -> Iterator[_Series]:
     # Places and not frames: splitting so many columns takes longer than all the rest.
     groups: dict[Any, Any] = rows.groupby(point, sort=False, observed=True).indices
     for name, places in groups.items():
-        yield _Series(tuple(name), metric, values[places], rows, places)
+        yield Series(tuple(name), metric, values[places], rows, places)
 
 
-def _steps(series: _Series, rule: _Rule) -> Iterator[Step]:
+def _steps(series: Series, rule: _Rule) -> Iterator[Step]:
     found = _found(series, series.values, rule)
     known = _found(series, series.values[:-1], rule) if found else []
     for ends, difference in found:
@@ -169,7 +170,7 @@ Ends = tuple[int, int, int]
 """Where the segment before a step begins, the step, and where the segment after it ends."""
 
 
-def _found(series: _Series, values: Floats, rule: _Rule) -> list[tuple[Ends, Difference]]:
+def _found(series: Series, values: Floats, rule: _Rule) -> list[tuple[Ends, Difference]]:
     """The places at which the level changes surely, and by enough."""
     places = _places(np.log(values), rule.segment)
     edges = [0, *places, len(values)]
@@ -207,9 +208,9 @@ def _places(logs: Floats, segment: int) -> list[int]:
     return places[:-1]
 
 
-def _step(series: _Series, ends: Ends, found: Difference, *, new: bool) -> Step:
+def _step(series: Series, ends: Ends, found: Difference, *, new: bool) -> Step:
     start, place, end = ends
-    before, after = series.row(place - 1), series.row(place)
+    (_, before), (_, after) = series.rows.iloc[[place - 1, place]].iterrows()
     levels = (series.values[start:place], series.values[place:end])
     rises = found.log > 0
     return Step(

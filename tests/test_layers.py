@@ -262,6 +262,7 @@ WRITERS = {
     "harness/peak.py": "a machine's measured peaks, into the results folder",
     "harness/probes.py": "the kernel's switch that resets the peak of memory",
     "harness/readme.py": "the generated blocks of README.md, for developers",
+    "harness/report/build.py": "the report, to the folder that the user names",
     "harness/reference.py": "a workload's reference.json, for developers",
     "harness/store.py": "results files",
     "harness/stages.py": "a training checkpoint, through harness/checkpoint.py",

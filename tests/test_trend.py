@@ -36,6 +36,8 @@ def nights(
     fields: dict[str, Any] = {
         "machine": "m",
         "cell": CELL,
+        "workload": "recommender",
+        "quality_metric": "HR@10",
         "batch_size": 32,
         "session": [f"s{night:03d}" for night in range(len(levels))],
         "started_at": [

@@ -1,0 +1,112 @@
+"""The trend of every cell, session by session, with the steps that `harness.trend` found."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from harness.metrics import METRICS
+from harness.report.parts import Entry, Table, axis_title, slug
+from harness.show import quality_form
+from harness.summary import POINT
+from harness.trend import FIGURES, History, Series, Step, series_of
+from harness.units import digits, formatted
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A cell's figures over time: a data file of the page."""
+
+    id: str
+    title: str
+    figures: tuple[Mapping[str, Any], ...]
+
+
+def curves(runs: pd.DataFrame, found: History) -> list[Curve]:
+    """Of every cell that was measured in two sessions."""
+    steps: dict[tuple[str, str, int, str], list[Step]] = {}
+    for step in found.steps:
+        key = (step.machine, step.cell, step.batch_size, step.metric)
+        steps.setdefault(key, []).append(step)
+    by_point: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
+    for metric in FIGURES:
+        for series in series_of(runs, metric):
+            if len(series.values) > 1:
+                mine = steps.get((*_typed(series.point), metric), [])
+                by_point.setdefault(series.point, []).append(_figure(series, mine))
+    return [_curve(point, figures) for point, figures in sorted(by_point.items(), key=_name)]
+
+
+def _typed(point: tuple[Any, ...]) -> tuple[str, str, int]:
+    machine, cell, batch = point
+    return str(machine), str(cell), int(batch)
+
+
+def _name(item: tuple[tuple[Any, ...], object]) -> tuple[str, ...]:
+    return tuple(map(str, item[0]))
+
+
+def _curve(point: tuple[Any, ...], figures: list[Mapping[str, Any]]) -> Curve:
+    named = dict(zip(POINT, point, strict=True))
+    title = f"{named['cell']}, batch {named['batch_size']}, {named['machine']}"
+    return Curve(slug(*point), title, tuple(figures))
+
+
+def _figure(series: Series, steps: list[Step]) -> dict[str, Any]:
+    """The points of one metric, oldest first; steps by the session that they come with."""
+    rows = series.rows
+    sessions = [str(name) for name in rows["session"]]
+    told = {step.session: _told(step) for step in steps}
+    first = rows.iloc[0]
+    unit, _ = quality_form(str(first["workload"]), str(first["quality_metric"]))
+    return {
+        "metric": series.metric,
+        "title": axis_title(series.metric),
+        "sessions": sessions,
+        "dates": [str(at) for at in rows["started_at"]],
+        "values": [float(f"{value:.6g}") for value in series.values],
+        "texts": [
+            formatted(series.metric, value, quality_unit=unit)
+            for value in (series.values.tolist() if len(series.values) <= FEW else ())
+        ],
+        "steps": [{"at": sessions.index(name), "text": text} for name, text in told.items()],
+    }
+
+
+FEW = 200
+"""Up to so many points their texts are in the file; beyond, it would be mostly texts."""
+
+
+def _told(step: Step) -> str:
+    before, after = (formatted(step.metric, level) for level in step.levels)
+    change = 100 * (step.difference.ratio() - 1)
+    causes = "; ".join(step.changed) or "nothing that is recorded"
+    word = "worse" if step.worse else "better"
+    sign = "+" if change > 0 else ""
+    return f"{word}: {before} to {after} ({sign}{digits(change, 2)} %). Changed there: {causes}"
+
+
+def steps_table(found: History) -> Table:
+    """Every step, the newest first."""
+    body = tuple(_step(step, found) for step in reversed(found.steps))
+    head = ("session", "cell", "metric", "change", "interval", "verdict", "changed there")
+    return Table("steps", "Steps, newest first", head, body, frozenset({3}))
+
+
+def _step(step: Step, found: History) -> tuple[Entry, ...]:
+    ratio = step.difference.ratio()
+    low, high = step.difference.interval(found.alpha_per_series)
+    before, after = (formatted(step.metric, level) for level in step.levels)
+    href = f"history.html#cell={slug(step.machine, step.cell, step.batch_size)}"
+    return (
+        Entry(step.session),
+        Entry(step.cell, href=f"{href}&metric={step.metric}"),
+        Entry(METRICS[step.metric].title),
+        Entry(f"{before} to {after}", raw=ratio),
+        Entry(f"{digits(low)} to {digits(high)}"),
+        Entry(("worse" if step.worse else "better") + (", new" if step.new else "")),
+        Entry("; ".join(step.changed) or "nothing that is recorded"),
+    )

@@ -1,0 +1,307 @@
+"""Each page's name, template and what stands in it; pure functions of the source."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from harness.metrics import METRICS
+from harness.report.cellpage import cell_page_of
+from harness.report.comparisons import cells_data, contrast_data, contrast_titles
+from harness.report.costs import COSTS, cost_rows, cost_table, kinds_table, offers
+from harness.report.histories import curves, steps_table
+from harness.report.matrix import LEVELS, matrix
+from harness.report.parts import Entry, Table, cell_page, each, slug
+from harness.report.source import Source
+from harness.report.tradeoffs import tradeoffs
+from harness.report.winners import PRIMARY, one_each, winners
+from harness.schema import STATUSES
+from harness.summary import POINT, footnotes, price_note
+
+PANEL = ["machine", "scale", "phase", "device"]
+FIRST = "index.html"
+
+NAVIGATION = (
+    (FIRST, "Overview"),
+    ("tradeoffs.html", "Trade-offs"),
+    ("compare.html", "Compare"),
+    ("history.html", "History"),
+    ("cost.html", "Cost"),
+    ("environment.html", "Environment"),
+    ("method.html", "Method"),
+)
+
+
+@dataclass(frozen=True)
+class Page:
+    """A file of the site: a template with its context."""
+
+    path: str
+    template: str
+    title: str
+    context: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class DataFile:
+    """A file that a page loads when it shows what is in it."""
+
+    path: str
+    key: str
+    content: Any
+
+
+@dataclass(frozen=True)
+class Panel:
+    """A machine, scale, phase and device: one matrix."""
+
+    path: str
+    title: str
+    rows: pd.DataFrame
+
+
+def pages(source: Source) -> Iterator[Page | DataFile]:
+    """The whole site."""
+    yield from _overviews(source)
+    yield from _cells(source)
+    yield from _tradeoffs(source)
+    yield from _compare(source)
+    yield from _history(source)
+    yield from _cost(source)
+    yield _environment(source)
+    yield _method()
+
+
+# Overview
+
+
+def panels(rows: pd.DataFrame) -> list[Panel]:
+    """The panel with most cells first, training before inference; it is the site's first page."""
+    groups = [(key, group) for key, group in rows.groupby(PANEL, observed=True, sort=False)]
+    groups.sort(key=lambda one: (one[0][2] != "train", -len(one[1]), *map(str, one[0])))
+    machines = rows["machine"].nunique()
+    found = []
+    for place, (key, group) in enumerate(groups):
+        machine, scale, phase, device = map(str, key)
+        title = f"{scale}, {phase}, {device}" + (f", {machine}" if machines > 1 else "")
+        path = f"overview-{slug(*key)}.html"
+        found.append(Panel(FIRST if place == 0 else path, title, group))
+    return found
+
+
+def _overviews(source: Source) -> Iterator[Page]:
+    every = panels(source.rows)
+    for panel in every:
+        found = winners(panel.rows, source.verdicts)
+        yield Page(
+            panel.path,
+            "overview.html",
+            "Overview",
+            {
+                "panel": panel,
+                "panels": every,
+                "first": one_each(found),
+                "winners": found,
+                "tables": matrix(panel.rows),
+                "primary": PRIMARY.get(panel.rows["phase"].iloc[0], "step_time_s"),
+                "metrics": METRICS,
+                "levels": range(LEVELS),
+                "notes": footnotes(panel.rows, shows_cost=False),
+                "price": price_note(panel.rows),
+                "about": about(source),
+                "statuses": _statuses(panel.rows),
+                "source": source,
+            },
+        )
+
+
+def about(source: Source) -> str:
+    """What was measured, on what, and when."""
+    runs = source.runs
+    days = sorted({str(at)[:10] for at in (runs["started_at"].min(), runs["started_at"].max())})
+    cells = source.rows[list(POINT)].drop_duplicates()
+    return (
+        f"{_count(len(runs), 'run')} of {_count(len(cells), 'cell')} on "
+        f"{_count(runs['machine'].nunique(), 'machine')} "
+        f"({', '.join(map(str, runs['cpu'].unique()[:3]))}), in "
+        f"{_count(runs['session'].nunique(), 'session')}, {' to '.join(days)}."
+    )
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number:,} {word}{'s' if number != 1 else ''}"
+
+
+def _statuses(rows: pd.DataFrame) -> Table:
+    counts = rows["status"].astype(str).value_counts()
+    known = [name for name in STATUSES if name in counts.index]
+    body = tuple(
+        (
+            Entry(name, css="" if name == "ok" else "status"),
+            Entry(str(counts[name]), raw=float(counts[name])),
+            Entry("; ".join(_reasons(rows, name)) or "-"),
+        )
+        for name in known
+    )
+    return Table(
+        "statuses", "What became of the cells", ("status", "cells", "why"), body, frozenset({1})
+    )
+
+
+def _reasons(rows: pd.DataFrame, status: str) -> list[str]:
+    found = rows.loc[(rows["status"] == status) & (rows["reason"] != ""), "reason"].astype(str)
+    return list(dict.fromkeys(found))[:5]
+
+
+# The other pages
+
+
+def _cells(source: Source) -> Iterator[Page]:
+    runs = dict(list(source.newest.groupby(list(POINT), observed=True)))
+    for key, rows in source.rows.groupby(list(POINT), observed=True, sort=False):
+        first = each(rows)[0]
+        frame = runs[key]
+        records = [
+            source.records[place]
+            for row in each(frame)
+            for place in [(str(row["machine"]), str(row["session"]), str(row["run"]))]
+            if place in source.records
+        ]
+        yield Page(
+            cell_page(first),
+            "cell.html",
+            str(first["cell"]),
+            {
+                "row": first,
+                "rows": each(rows),
+                "cell": cell_page_of(rows, frame, records),
+                "file": str(frame["file"].iloc[0]),
+                "history": f"history.html#cell={slug(*key)}",
+            },
+        )
+
+
+def _tradeoffs(source: Source) -> Iterator[Page]:
+    found = tradeoffs(source.rows, source.runs, source.floors)
+    yield Page("tradeoffs.html", "tradeoffs.html", "Trade-offs", {"tradeoffs": found})
+
+
+def _compare(source: Source) -> Iterator[Page | DataFile]:
+    titles = contrast_titles(source.verdicts)
+    yield Page("compare.html", "compare.html", "Compare", {"contrasts": titles})
+    yield DataFile("data/cells.js", "cells", cells_data(source.rows, source.verdicts))
+    for place, contrast in enumerate(source.verdicts.contrasts):
+        yield DataFile(f"data/contrast-{place}.js", f"contrast-{place}", contrast_data(contrast))
+
+
+def _history(source: Source) -> Iterator[Page | DataFile]:
+    found = curves(source.runs, source.history)
+    context = {
+        "curves": found,
+        "steps": steps_table(source.history),
+        "history": source.history,
+        "metrics": METRICS,
+    }
+    yield Page("history.html", "history.html", "History", context)
+    for curve in found:
+        content = {"title": curve.title, "figures": curve.figures}
+        yield DataFile(f"data/history-{curve.id}.js", f"history-{curve.id}", content)
+
+
+def _cost(source: Source) -> Iterator[Page | DataFile]:
+    rows = cost_rows(source.rows)
+    found = offers(rows, source.prices)
+    context = {
+        "table": cost_table(rows),
+        "offers": found,
+        "kinds": kinds_table(found, rows),
+        "notes": footnotes(rows, shows_cost=True) if len(rows) else [],
+        "columns": len(COSTS),
+    }
+    yield Page("cost.html", "cost.html", "Cost", context)
+    for offer in found:
+        content = {"title": offer.title, "texts": offer.texts, "values": offer.values}
+        yield DataFile(f"data/cost-{offer.id}.js", f"cost-{offer.id}", content)
+
+
+def _environment(source: Source) -> Page:
+    names = (
+        "machine",
+        "cpu",
+        "accelerators",
+        "os",
+        "python",
+        "keras",
+        "tensorflow",
+        "jax",
+        "torch",
+    )
+    grouped = source.runs.groupby(list(names), observed=True, sort=False)
+    body = tuple(
+        (
+            *(Entry(str(value) or "-") for value in key),
+            Entry(f"{len(part):,}", raw=float(len(part))),
+            Entry(f"{str(part['started_at'].min())[:10]} to {str(part['started_at'].max())[:10]}"),
+        )
+        for key, part in grouped
+    )
+    head = (*names, "runs", "days")
+    table = Table("environments", "Environments", head, body, frozenset({len(names)}))
+    return Page(
+        "environment.html",
+        "environment.html",
+        "Environment",
+        {"table": table, "sessions": _sessions(source.runs), "floors": _floors(source)},
+    )
+
+
+def _sessions(runs: pd.DataFrame) -> Table:
+    """The newest sessions; hundreds of nights would be no table to read."""
+    grouped = list(runs.groupby("session", observed=True, sort=False))[-100:]
+    body = tuple(
+        (
+            Entry(str(name)),
+            Entry(str(part["machine"].iloc[0])),
+            Entry(str(part["suite_commit"].iloc[0])[:12]),
+            Entry(str(len(part)), raw=float(len(part))),
+            Entry(str(part["cell"].nunique()), raw=float(part["cell"].nunique())),
+            Entry(str(part["started_at"].min())),
+        )
+        for name, part in reversed(grouped)
+    )
+    head = ("session", "machine", "commit", "runs", "cells", "started (UTC)")
+    return Table("sessions", "Sessions, newest first", head, body, frozenset({3, 4}))
+
+
+def _floors(source: Source) -> Table:
+    body = tuple(
+        (
+            Entry(machine),
+            Entry(cell),
+            Entry(f"{100 * floor.in_turns:.1f} %", raw=floor.in_turns),
+            Entry(f"{100 * floor.apart:.1f} %", raw=floor.apart),
+            Entry(floor.as_of),
+        )
+        for (machine, cell), floor in source.floors.items()
+    )
+    head = ("machine", "cell", "in turns", "apart", "calibrated")
+    return Table("floors", "Noise floor of the step time", head, body, frozenset({2, 3}))
+
+
+def _method() -> Page:
+    body = tuple(
+        (
+            Entry(metric.title),
+            Entry(metric.name),
+            Entry(metric.unit),
+            Entry(metric.direction),
+            Entry(metric.definition),
+        )
+        for metric in METRICS.values()
+    )
+    head = ("figure", "name in files", "unit", "better", "definition")
+    table = Table("metrics", "Every figure", head, body)
+    return Page("method.html", "method.html", "Method", {"table": table})

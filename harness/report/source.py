@@ -1,0 +1,76 @@
+"""All that the pages are made from, read once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from harness.advise import Floors
+from harness.errors import ResultsError
+from harness.noise import floors_of
+from harness.report.parts import plain
+from harness.report.verdicts import Verdicts, judge
+from harness.run_command import book
+from harness.schema import Run
+from harness.store import read_file, results_files
+from harness.summary import latest, summary
+from harness.table import load_table
+from harness.trend import History, history
+
+
+@dataclass(frozen=True)
+class Source:
+    """The table of runs, its summary, and what was judged from it.
+
+    `newest` are the runs that the summary is of, `records` their full records by machine, session
+    and run. `prices` is the folder that has the price book.
+    """
+
+    runs: pd.DataFrame
+    rows: pd.DataFrame
+    newest: pd.DataFrame
+    records: Mapping[tuple[str, str, str], Run]
+    verdicts: Verdicts
+    history: History
+    floors: Floors
+    prices: Path
+    notices: tuple[str, ...]
+    broken: int
+
+
+def read_source(results: Path) -> Source:
+    """Raises ResultsError where no results file can be read."""
+    table = load_table(results)
+    runs = table.frame
+    floors = floors_of(book(results, "noise"), map(str, runs["machine"].unique()))
+    newest = plain(latest(runs))
+    return Source(
+        runs=runs,
+        rows=plain(summary(runs)),
+        newest=newest,
+        records=_records(results, newest),
+        verdicts=judge(runs),
+        history=history(runs, floors=floors),
+        floors=floors,
+        prices=book(results, "prices"),
+        notices=table.notices,
+        broken=table.broken,
+    )
+
+
+def _records(results: Path, newest: pd.DataFrame) -> dict[tuple[str, str, str], Run]:
+    """The samples behind the newest runs; those of older sessions are not read."""
+    names = set(newest["file"].astype(str))
+    found: dict[tuple[str, str, str], Run] = {}
+    for path in results_files(results):
+        if path.name not in names:
+            continue
+        try:
+            runs = read_file(path).runs
+        except ResultsError:  # told by the table already, which left it out
+            continue
+        found |= {(run.environment.machine, run.session, run.run): run for run in runs}
+    return found

@@ -1,0 +1,302 @@
+"""The report in a real browser: every page from disk and from a server, in the sizes people have.
+
+Needs Debian's `chromium`, which `.ci/run` installs; no other browser is looked for.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+import threading
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+import pytest
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Browser, Locator, Page, sync_playwright
+
+from harness.report.build import build
+from tests.records import ENVIRONMENT, PRICE, failed_run, make_run, write_session
+from tests.test_report import SCRIPT, cell, replicated, timed
+
+pytestmark = pytest.mark.browser
+
+CHROMIUM = shutil.which("chromium") or ""
+WIDTHS = (360, 768, 1440)
+PAGES = (
+    "index.html",
+    "tradeoffs.html",
+    "compare.html",
+    "history.html",
+    "cost.html",
+    "environment.html",
+    "method.html",
+)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Replicated cells, a failure, an older session, and scripts wherever a text may stand."""
+    folder = tmp_path_factory.mktemp("report")
+    results, out = folder / "results", folder / "site"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EPOCHMARK_CACHE", str(folder / "cache"))
+        patch.chdir(folder)
+        shutil.copytree(Path(__file__).parents[1] / "results/prices", results / "prices")
+        older = [timed("jax", 0, 0.02, started_at="2026-11-20T10:00:00Z")]
+        write_session(results, *older, session="older", started_at="2026-11-20T10:00:00Z")
+        failed = failed_run(
+            "oom", "killed by the kernel", cell=cell("torch", precision="mixed_float16")
+        )
+        write_session(results, *replicated(), replace(failed, run="r9"), replicates=5)
+        environment = replace(ENVIRONMENT, machine=f"m{SCRIPT}", cpu=SCRIPT)
+        changes: dict[str, Any] = {
+            "environment": environment, "price": replace(PRICE, instance=SCRIPT, source=SCRIPT),
+            "log_tail": SCRIPT, "replay": SCRIPT, "suite_commit": SCRIPT,
+            "numerics": {SCRIPT: SCRIPT}, "started_at": "2026-11-21T10:00:00Z",
+        }  # fmt: skip
+        write_session(
+            results,
+            make_run(run=f"a{SCRIPT}", **changes),
+            make_run(run=f"b{SCRIPT}", cell=cell("torch"), **changes),
+            failed_run("error", SCRIPT, run="c", cell=cell("tensorflow"), **changes),
+            session=f"s{SCRIPT}",
+            started_at="2026-11-21T10:00:00Z",
+        )
+        build(results, out)
+    return out
+
+
+@pytest.fixture(scope="module")
+def server(site: Path) -> Iterator[str]:
+    """The site on a port of this machine."""
+
+    class Quiet(SimpleHTTPRequestHandler):
+        def log_message(self, format: str, *args: Any) -> None:
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(Quiet, directory=str(site))) as served:
+        thread = threading.Thread(target=served.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{served.server_address[1]}"
+        served.shutdown()
+        thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if not CHROMIUM:
+        pytest.skip("no chromium on this machine")
+    with sync_playwright() as driver:
+        # A sandbox of its own is refused to root, which continuous integration often runs as.
+        started = driver.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+class Visit:
+    """A page that remembers what went wrong in it."""
+
+    def __init__(self, page: Page, base: str) -> None:
+        self.page, self.base = page, base
+        self.troubles: list[str] = []
+        page.on("console", lambda said: self._note(said.type, said.text))
+        page.on("pageerror", lambda error: self._note("error", str(error)))
+        page.on("request", lambda request: self._asked(request.url))
+
+    def _note(self, kind: str, text: str) -> None:
+        if kind in ("error", "warning"):
+            self.troubles.append(text)
+
+    def _asked(self, url: str) -> None:
+        if not url.startswith((self.base, "blob:", "data:")):
+            self.troubles.append(f"asked for {url}")
+
+    def open(self, address: str) -> None:
+        self.page.goto("about:blank")
+        self.page.goto(f"{self.base}/{address}")
+        self.page.locator("body[data-ready]").wait_for()
+
+
+def visit(browser: Browser, base: str, *, width: int = 1440, scheme: Any = "light") -> Visit:
+    context = browser.new_context(
+        viewport={"width": width, "height": 900}, color_scheme=scheme, accept_downloads=True
+    )
+    return Visit(context.new_page(), base)
+
+
+def every(site: Path) -> list[str]:
+    """Each kind of page: of the cells one that went well, one that failed, one with scripts."""
+    cells = sorted(path.relative_to(site).as_posix() for path in site.glob("cell/*.html"))
+    overviews = [path.name for path in site.glob("overview-*.html")]
+    return [*PAGES, *overviews, cells[0], *(one for one in cells if "float16" in one), cells[-1]]
+
+
+def numbers_in(cells: Locator) -> list[float]:
+    return [float(one.get_attribute("data-v") or "nan") for one in cells.all()]
+
+
+def overflow(page: Page) -> int:
+    return int(page.evaluate("document.documentElement.scrollWidth - innerWidth"))
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_every_page_from_disk_at_every_width(browser: Browser, site: Path, scheme: str) -> None:
+    """No error, no request elsewhere, nothing too wide, no script of the results' own."""
+    one = visit(browser, site.as_uri(), scheme=scheme)
+    for address in every(site):
+        one.page.set_viewport_size({"width": WIDTHS[0], "height": 900})
+        one.open(address)
+        for width in WIDTHS:
+            one.page.set_viewport_size({"width": width, "height": 900})
+            assert overflow(one.page) <= 0, (address, width)
+        assert "ran" not in one.page.title(), address
+        assert one.page.locator("img").count() == 0, address
+    assert one.troubles == []
+
+
+def test_every_page_from_a_server(browser: Browser, site: Path, server: str) -> None:
+    one = visit(browser, server, width=768)
+    for address in every(site):
+        one.open(address)
+    # A browser asks a server for this by itself.
+    assert [said for said in one.troubles if "favicon" not in said and "404" not in said] == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_serious(browser: Browser, site: Path, scheme: str) -> None:
+    one = visit(browser, site.as_uri(), width=768, scheme=scheme)
+    axe = Axe()
+    for address in every(site):
+        one.open(address)
+        found = axe.run(one.page).response["violations"]
+        grave = [
+            (rule["id"], [node["target"] for node in rule["nodes"]][:3])
+            for rule in found
+            if rule["impact"] in ("serious", "critical")
+        ]
+        assert grave == [], address
+
+
+def test_the_policy_stops_a_script_in_a_page(browser: Browser, site: Path) -> None:
+    """Were a text ever not escaped, it would still not run."""
+    page = site / "unsafe.html"
+    text = (site / "method.html").read_text()
+    page.write_text(text.replace("</main>", f"{SCRIPT}</main>"))
+    one = visit(browser, site.as_uri())
+    one.open(page.name)
+    assert one.page.title() != "ran"
+    assert any("Content Security Policy" in said for said in one.troubles)
+    page.unlink()
+
+
+def test_a_deep_link_shows_its_state_and_a_choice_is_in_the_address(
+    browser: Browser, site: Path
+) -> None:
+    one = visit(browser, site.as_uri())
+    one.open("index.html#metric=epoch_time_s&mode=relative")
+    shown = one.page.locator("[data-when]:visible")
+    assert shown.count() == 1
+    assert shown.get_attribute("data-when") == "metric=epoch_time_s"
+    assert "1.00 times" in shown.inner_text()
+    one.page.select_option("[name=metric]", "peak_host_memory_bytes")
+    assert one.page.url.endswith("#metric=peak_host_memory_bytes&mode=relative")
+    one.page.fill("[name=find]", "nothing like it")
+    assert one.page.locator("#matrix-peak_host_memory_bytes tbody tr:visible").count() == 0
+    assert one.troubles == []
+
+
+def test_the_history_page_loads_the_cell_of_its_address(browser: Browser, site: Path) -> None:
+    one = visit(browser, site.as_uri())
+    name = "laptop--recommender-smoke-train-jax-float32-functional-cpu--256"
+    one.open(f"history.html#cell={name}&metric=epoch_time_s")
+    table = one.page.locator("#points tbody tr")
+    table.first.wait_for()
+    assert table.count() == 2
+    numbers = [
+        float(cell.get_attribute("data-v") or "nan")
+        for cell in table.locator("td:nth-child(3)").all()
+    ]
+    drawn = one.page.evaluate("document.querySelector('#history .plot').data[0].y")
+    assert drawn == numbers[::-1]
+    assert one.troubles == []
+
+
+def test_charts_draw_what_their_table_says_and_a_point_finds_its_row(
+    browser: Browser, site: Path
+) -> None:
+    one = visit(browser, site.as_uri())
+    one.open("tradeoffs.html")
+    figure = one.page.locator("figure.chart:visible").first
+    table = one.page.locator(f"#{figure.get_attribute('data-table')}")
+    plot = figure.locator(".plot")
+    drawn = plot.evaluate("one => one.data.filter(t => t.mode === 'markers').flatMap(t => t.x)")
+    assert sorted(drawn) == sorted(numbers_in(table.locator("tbody td:nth-child(2)")))
+    point = "{customdata: 0, text: one.data[0].text[0]}"
+    plot.evaluate(f"one => one.emit('plotly_click', {{points: [{point}]}})")
+    assert table.locator("tr.chosen").count() == 1
+    assert one.troubles == []
+
+
+def test_two_cells_have_the_verdict_of_compare(browser: Browser, site: Path) -> None:
+    one = visit(browser, site.as_uri())
+    names = [f"{cell(backend)} @ laptop, batch 256" for backend in ("jax", "torch")]
+    one.open("compare.html")
+    one.page.select_option("[name=baseline]", names[0])
+    one.page.select_option("[name=contender]", names[1])
+    row = one.page.locator("#cells tbody tr").first
+    assert "slower: " in row.inner_text()
+    address = one.page.url
+    one.page.goto("about:blank")
+    one.page.goto(address)
+    one.page.locator("#cells tbody tr").first.wait_for()
+    assert one.page.locator("[name=contender]").input_value() == names[1]
+    assert "slower: " in one.page.locator("#cells tbody tr").first.inner_text()
+    assert one.troubles == []
+
+
+def test_another_price_changes_the_costs_and_back(browser: Browser, site: Path) -> None:
+    one = visit(browser, site.as_uri())
+    one.open("cost.html")
+    cost = one.page.locator("#costs tbody tr").first.locator("td").nth(1)
+    before = cost.inner_text()
+    spot = one.page.locator("[name=price] option", has_text="spot").first.get_attribute("value")
+    one.page.select_option("[name=price]", spot)
+    one.page.wait_for_function(
+        "text => document.querySelectorAll('#costs tbody tr')[0].cells[2].innerText !== text",
+        arg=before,
+    )
+    taken = (site / "data" / f"cost-{spot}.js").read_text()
+    values = json.loads(taken[taken.index(",") + 1 : taken.rindex(")")])["values"]
+    assert float(cost.get_attribute("data-v") or "nan") == values[0][0]
+    one.page.select_option("[name=price]", "")
+    assert cost.inner_text() == before
+    assert one.troubles == []
+
+
+def test_a_table_sorts_by_keyboard_and_downloads_as_csv(browser: Browser, site: Path) -> None:
+    one = visit(browser, site.as_uri())
+    one.open("method.html")
+    table = one.page.locator(".table:visible").first
+    table.locator("th button").nth(1).focus()
+    one.page.keyboard.press("Enter")
+    names = table.locator("tbody td:nth-child(2)").all_inner_texts()
+    assert names == sorted(names)
+    with one.page.expect_download() as waiting:
+        table.get_by_role("button", name="Download as CSV").click()
+    lines = Path(waiting.value.path()).read_text().splitlines()
+    assert lines[0] == "figure,name in files,unit,better,definition"
+    assert len(lines) == 1 + table.locator("tbody tr").count()
+
+
+def test_a_chart_downloads_as_png(browser: Browser, site: Path) -> None:
+    one = visit(browser, site.as_uri())
+    one.open("tradeoffs.html")
+    with one.page.expect_download() as waiting:
+        one.page.get_by_role("button", name="Download as PNG").first.click()
+    assert Path(waiting.value.path()).read_bytes().startswith(b"\x89PNG")
+    assert one.troubles == []
