@@ -314,7 +314,7 @@ def test_a_damaged_file_is_told_and_the_rest_is_shown() -> None:
 def test_rows_of_older_schemas_stand_beside_newer_ones() -> None:
     """The committed results hold several versions."""
     versions = {
-        json.loads(path.open().readline())["schema_version"]
+        json.loads(path.read_text().partition("\n")[0])["schema_version"]
         for path in (ROOT / "results/runs").glob("*/*")
     }
     assert len(versions) >= 3
