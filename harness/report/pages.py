@@ -109,13 +109,22 @@ def _overviews(source: Source) -> Iterator[Page]:
                 "primary": PRIMARY.get(panel.rows["phase"].iloc[0], "step_time_s"),
                 "metrics": METRICS,
                 "levels": range(LEVELS),
-                "notes": footnotes(panel.rows, shows_cost=False),
+                "notes": _notes(panel.rows),
                 "price": price_note(panel.rows),
                 "about": about(source),
                 "statuses": _statuses(panel.rows),
                 "source": source,
             },
         )
+
+
+def _notes(rows: pd.DataFrame) -> list[str]:
+    """The footnotes of `epochmark show`, but for reasons and marks, which stand in the cells."""
+    return [
+        note.replace("`", "").lstrip("*!~ ")
+        for note in footnotes(rows, shows_cost=False)
+        if not note.startswith("[")
+    ]
 
 
 def about(source: Source) -> str:
@@ -218,7 +227,7 @@ def _cost(source: Source) -> Iterator[Page | DataFile]:
         "table": cost_table(rows),
         "offers": found,
         "kinds": kinds_table(found, rows),
-        "notes": footnotes(rows, shows_cost=True) if len(rows) else [],
+        "notes": [price_note(rows)] if len(rows) else [],
         "columns": len(COSTS),
     }
     yield Page("cost.html", "cost.html", "Cost", context)

@@ -10,7 +10,7 @@ from itertools import combinations, pairwise
 import pandas as pd
 
 from harness.cells import API_STYLES, BACKENDS, PRECISIONS
-from harness.compare import Comparison, compare, usable
+from harness.compare import CROSSABLE, Comparison, compare, usable
 from harness.compare import Row as Compared
 from harness.errors import UsageError
 from harness.report.parts import plain
@@ -20,10 +20,16 @@ from harness.trend import FIGURES
 SESSIONS = 3
 """Of each machine, so many of the newest sessions with replicates are compared within."""
 
-STEPS = 5
+STEPS = 2
 """So many of the newest pairs of consecutive sessions are compared."""
 
 AXIS_VALUES = {"backend": BACKENDS, "precision": PRECISIONS, "api_style": API_STYLES}
+
+READ = (
+    "cell", *CROSSABLE, "workload_version", "batch_size", "machine", "protocol", "numerics",
+    "session", "replicate", "status", "contended", "altered", *FIGURES,
+)  # fmt: skip
+"""The columns that a comparison reads; with all of them it takes several times as long."""
 
 TURNED = {"faster": "slower", "slower": "faster", "better": "worse", "worse": "better"}
 
@@ -126,8 +132,8 @@ def judge(runs: pd.DataFrame) -> Verdicts:
     for machine, names in sessions.items():
         own = runs[runs["machine"] == machine]
         for session in names:
-            part = own[own["session"] == session]
-            summaries[machine, session] = plain(summary(part))
+            part = plain(own[own["session"] == session])
+            summaries[machine, session] = summary(part)
             found += _within(part, machine, session)
         found += _between_sessions(own, machine)
     found += _between_machines(runs)
@@ -135,12 +141,19 @@ def judge(runs: pd.DataFrame) -> Verdicts:
 
 
 def _replicated(runs: pd.DataFrame, machine: object) -> tuple[str, ...]:
-    """The machine's newest sessions with two processes of some cell, newest first."""
+    """The machine's newest sessions that have a cell several times which no newer one has so."""
     kept = runs[(runs["machine"] == machine) & (runs["status"] == "ok")]
     sizes = kept.groupby(["session", "cell", "batch_size"], observed=True, sort=False).size()
-    several = sizes[sizes > 1].index.get_level_values("session").unique()
-    started = kept[kept["session"].isin(several)].groupby("session", observed=True)["started_at"]
-    return tuple(map(str, started.min().sort_values(ascending=False).index[:SESSIONS]))
+    cells: dict[str, set[tuple[str, int]]] = {}
+    for session, cell, batch in sizes[sizes > 1].index:
+        cells.setdefault(str(session), set()).add((str(cell), int(batch)))
+    chosen: list[str] = []
+    known: set[tuple[str, int]] = set()
+    for session in reversed([str(name) for name in runs["session"].drop_duplicates()]):
+        if cells.get(session, set()) - known and len(chosen) < SESSIONS:
+            chosen.append(session)
+            known |= cells[session]
+    return tuple(chosen)
 
 
 def _within(part: pd.DataFrame, machine: str, session: str) -> Iterator[Contrast]:
@@ -157,14 +170,14 @@ def _between_sessions(own: pd.DataFrame, machine: str) -> Iterator[Contrast]:
     """Each session against the one before it."""
     order = [str(name) for name in own["session"].drop_duplicates()]
     for one, other in list(pairwise(order))[-STEPS:]:
-        sides = [own[own["session"] == name] for name in (one, other)]
+        sides = [plain(own[own["session"] == name]) for name in (one, other)]
         command = f"epochmark compare {one} {other}"
         yield from _contrast("session", machine, "", (one, other), sides, command)
 
 
 def _between_machines(runs: pd.DataFrame) -> Iterator[Contrast]:
     for one, other in combinations(map(str, runs["machine"].unique()), 2):
-        sides = [latest(runs[runs["machine"] == name]) for name in (one, other)]
+        sides = [plain(latest(runs[runs["machine"] == name])) for name in (one, other)]
         command = "epochmark compare --across machine BASELINE CONTENDER"
         yield from _contrast("machine", "", "", (one, other), sides, command, across=["machine"])
 
@@ -180,13 +193,14 @@ def _contrast(
     across: Sequence[str] = (),
 ) -> Iterator[Contrast]:
     """One contrast over all metrics; nothing where the sides share no cell that counts."""
+    narrow = [side[list(READ)] for side in sides]
     comparisons: dict[str, Comparison] = {}
     refused: dict[str, str] = {}
     for metric in FIGURES:
-        if any(usable(side, metric).empty for side in sides):
+        if any(usable(side, metric).empty for side in narrow):
             continue
         try:
-            comparisons[metric] = compare(sides[0], sides[1], metric=metric, across=across)
+            comparisons[metric] = compare(narrow[0], narrow[1], metric=metric, across=across)
         except UsageError as error:
             refused[metric] = str(error)
     told = {metric: text for metric, text in refused.items() if text.startswith("Not comparable")}

@@ -248,7 +248,7 @@
         tableOf("points", caption, ["session", "started (UTC)", found.title, "step"], rows, [2]));
       plot(figure, {
         traces: [{ type: "scatter", mode: "lines+markers", name: "median of the session", x: found.dates,
-          y: found.values, marker: { color: "#0072B2", size: 7 }, line: { width: 1 } }],
+          y: found.values, marker: { color: "#0072B2", size: found.values.length > 100 ? 4 : 7 }, line: { width: 1 } }],
         layout: { yaxis: { title: found.title, rangemode: "tozero" }, xaxis: { type: "date" },
           shapes: found.steps.map((step) => ({ type: "line", yref: "paper", y0: 0, y1: 1,
             x0: found.dates[step.at], x1: found.dates[step.at], line: { dash: "dash", color: "#D55E00" } })) },
