@@ -63,10 +63,11 @@ class Kill:
 
     @property
     def restart_s(self) -> float:
-        first, *_ = self.after
-        # The first segment of a process holds its compilation: what later ones take is left.
-        usual = median(s.train_s for s in (*self.alone[1:], *self.before[1:], *self.after[1:]))
-        return self.until_first_s - usual - first.save_s
+        segment = self.after[0]
+        further_s = segment.train_s - segment.first_s
+        # What a step takes that need not compile is no restart; the rest of the first one is.
+        step_s = further_s / (segment.steps - 1)
+        return self.until_first_s - further_s - segment.save_s - step_s
 
     @property
     def loss_deviation(self) -> float:

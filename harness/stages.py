@@ -51,12 +51,14 @@ class Segment:
     """Consecutive training steps from the `first_step` on (counted from 0), then a checkpoint.
 
     `loss` is what the API style's own loop shows at their end: the mean over them with `fit`, the
-    last step's in a custom loop. `save_s` is the time from the last step to a checkpoint on disk.
+    last step's in a custom loop. `first_s` is the first step's part of `train_s`, `save_s` the time
+    from the last step to a checkpoint on disk.
     """
 
     first_step: int
     steps: int
     loss: float
+    first_s: float
     train_s: float
     save_s: float
     checkpoint_bytes: int
@@ -447,10 +449,13 @@ class Measurement:
         return [*self.model.variables, *self.optimizer.variables]
 
     def _segment(self, first: int, steps: int, path: Path) -> Segment:
-        began = now()
+        began = first_done = now()
         for step in range(first, first + steps):
             epoch, number = divmod(step, len(self._batches(0)))
             result = self.trainer.step(self.trainer.place(self._batches(epoch)[number]))
+            if step == first:
+                self.trainer.synchronise(result)
+                first_done = now()
         self.trainer.synchronise(result)
         trained = now()
         loss = self.trainer.loss(result)
@@ -461,7 +466,8 @@ class Measurement:
         saved = now()
         self._reset_metrics()
         self.trainer.push()
-        return Segment(first, steps, loss, trained - began, saved - trained, size)
+        train_s, first_s = trained - began, first_done - began
+        return Segment(first, steps, loss, first_s, train_s, saved - trained, size)
 
     def _stepping(self) -> tuple[Callable[[], Any], Callable[[Any], None]]:
         """The step that is timed, on batches that are on the device, and its synchroniser."""

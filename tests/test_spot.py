@@ -180,20 +180,22 @@ def test_a_killed_training_goes_on_as_if_nothing_had_been(backend: str, style: s
 
 def segments(first: int, *losses: float) -> tuple[Segment, ...]:
     return tuple(
-        Segment((first + place) * STEPS, STEPS, loss, 1.0, 0.25, 1000)
+        Segment((first + place) * STEPS, STEPS, loss, 2.0, 3.1, 0.25, 1000)
         for place, loss in enumerate(losses)
     )
 
 
 def test_a_kill_by_hand() -> None:
-    """Ready after 9 s, of which a second of steps and a quarter of a checkpoint are no restart."""
+    """The first segment is done after 9 s. A quarter is its checkpoint, 1.1 s its eleven further
+    steps, a tenth what a step takes without its compilation."""
     kill = Kill(
         alone=segments(0, 6, 5, 4, 3, 2, 1.0),
         before=segments(0, 6, 5, 4),
         after=segments(3, 3, 2, 1.1),
         until_first_s=9.0,
     )
-    assert (kill.restart_s, kill.checkpoint_s) == (7.75, 0.25)
+    assert kill.restart_s == pytest.approx(9.0 - 0.25 - 1.1 - 0.1)
+    assert kill.checkpoint_s == 0.25
     assert kill.loss_deviation == pytest.approx(0.1)
 
 
@@ -272,5 +274,5 @@ def test_nothing_to_price_is_one_sentence() -> None:
 def test_figures_of_several_kills() -> None:
     kill = Kill(segments(0, 2, 1), segments(0, 2), segments(1, 1), 3.0)
     found = interruption_of([kill, kill], as_of="2026-11-23", suite_commit="abc")
-    assert found.restart_s == (1.75, 1.75)
+    assert found.restart_s == pytest.approx((1.55, 1.55))
     assert found.checkpoint_bytes == 1000
