@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: bench site test check bench-self readme clean
+.PHONY: bench site test check bench-self calibration readme clean
 
 .venv/installed: requirements/cpu.txt requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -34,6 +34,16 @@ test: check
 # What Epochmark itself costs: start-up of the command, and the measured step against a bare loop.
 bench-self: .venv/installed
 	$(BIN)/pytest tests/benchmarks --override-ini addopts= --benchmark-autosave
+
+# What this machine can tell apart: its noise, false alarms, and slowdowns of 5 % that are planted and
+# searched for, into results/noise and results/calibration. Takes hours; leave the machine alone.
+SEARCHED := lstm_eta/smoke/train/jax recommender/smoke/train/torch resnet50/smoke/train/tensorflow
+calibration: .venv/installed
+	$(BIN)/epochmark doctor --calibrate --pairs 8
+	$(BIN)/python -m tests.benchmarks.calibration alarms
+	for cell in $(SEARCHED); do \
+	  $(BIN)/python -m tests.benchmarks.calibration planted $$cell/float32/functional/cpu 20 5 300 || exit 1; \
+	done
 
 # The generated parts: README's tables and the schema of results files.
 readme: .venv/installed
