@@ -509,7 +509,9 @@ def compare(
     metric: Annotated[str, typer.Option(help="A metric of `epochmark metrics`.")] = "step_time_s",
     across: Annotated[
         list[str] | None,
-        typer.Option(help="A key that may differ: version, batch, machine, protocol, numerics."),
+        typer.Option(
+            help="A key that may differ: version, batch, machine, protocol, numerics, energy."
+        ),
     ] = None,
     session: Annotated[
         str | None, typer.Option(help="Take globs and commits from this session or file alone.")

@@ -95,7 +95,7 @@ def compare(
     if not common:
         raise UsageError(_nothing_in_common(baseline, contender, kept, metric))
     pairs = {name: (groups[0][name], groups[1][name]) for name in common}
-    _refuse(pairs, crossed, across)
+    _refuse(pairs, crossed, metric, across)
     return _judged(
         metric,
         {_title(name, pair, crossed): pair for name, pair in pairs.items()},
@@ -132,7 +132,10 @@ KEYS: Mapping[str, Callable[[pd.Series[Any], Sequence[str]], Hashable]] = {
     "machine": _same("machine"),
     "protocol": _same("protocol"),
     "numerics": lambda row, crossed: tuple(sorted(_settings(row, crossed).items())),
+    "energy": _same("energy_method"),
 }
+_OF_ONE_METRIC = {"energy": "energy_per_epoch_j"}
+"""Keys that matter to one metric only: whether a counter was read changes no other."""
 """What two rows must share before they may be compared, and how each is read from a row."""
 
 
@@ -147,17 +150,17 @@ def _settings(row: pd.Series[Any], crossed: Sequence[str]) -> dict[str, str]:
     return {name: found[name] for name in kept}
 
 
-_READ = ("workload_version", "batch_size", "machine", "protocol", "numerics")
+_READ = ("workload_version", "batch_size", "machine", "protocol", "numerics", "energy_method")
 
 Pairs = Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]
 
 
-def _refuse(pairs: Pairs, crossed: Sequence[str], across: Sequence[str]) -> None:
+def _refuse(pairs: Pairs, crossed: Sequence[str], metric: str, across: Sequence[str]) -> None:
     """Name every key that differs, with an example, before anything is compared."""
     kinds = {name: [_kinds(side) for side in sides] for name, sides in pairs.items()}
     told = []
     for key, read in KEYS.items():
-        if key in across:
+        if key in across or _OF_ONE_METRIC.get(key, metric) != metric:
             continue
         differing = [
             (name, values[0], values[1])

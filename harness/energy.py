@@ -1,18 +1,22 @@
 """Energy counters of the machine, read by the parent while a worker runs.
 
 RAPL counters wrap around (the largest value is told, some minutes of full load), so a thread reads
-them once a second; NVML's count since the driver was loaded. What cannot be read is left out: a
-machine without counters has no energy in its records, never a zero.
+them once a second; NVML's count since the driver was loaded. A machine without counters has no
+energy in its records, never a zero; nor has one of whose sockets or devices some cannot be read,
+for a part of the energy would pass for all of it.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from harness import probes
+from harness.clock import now
 from harness.schema import Energy
 from harness.stages import BEGIN, END
 
@@ -25,7 +29,7 @@ class Counter:
     """Joules since some moment. `read` gives the raw value; it starts again at 0 after `range_j`
     (None: never).
 
-    Raises OSError when it cannot be read any more.
+    Raises OSError when it cannot be read any more, or began anew where it never should.
     """
 
     method: str
@@ -40,21 +44,29 @@ class Counter:
         value = self.read()
         if self._last is not None:
             step = value - self._last
-            if step < 0 and self.range_j is not None:
-                step += self.range_j
+            if step < 0:
+                step += self.range_j or 0.0
+            if step < 0:  # as after the driver was loaded again
+                raise OSError(f"the counter of {self.domain} began anew")
             self._total += step
         self._last = value
         return self._total
 
 
 def counters(device: str, root: Path | None = None) -> list[Counter]:
-    """What this machine has for a cell on that device: processors, memory, and on a GPU those."""
+    """What this machine has for a cell on that device: processors, memory, and on a GPU those.
+
+    None for a GPU that does not tell: what the processors took beside it is not the cell's energy.
+    """
     found = rapl(root or POWERCAP)
-    return found + nvml() if device == "gpu" else found
+    if device != "gpu":
+        return found
+    accelerators = nvml()
+    return found + accelerators if accelerators else []
 
 
 def rapl(root: Path) -> list[Counter]:
-    """A counter per processor package, and per memory that is counted beside it.
+    """A counter per processor package, and per memory that is counted beside it; all or none.
 
     A package's cores and graphics are inside its own counter, `psys` holds the packages, and
     `intel-rapl-mmio` shows the same ones again: none of these is counted. Linux documents the tree
@@ -65,8 +77,9 @@ def rapl(root: Path) -> list[Counter]:
         name = _text(zone / "name")
         if name.startswith("package") or name == "dram":
             counter = _zone(zone, name)
-            if counter is not None:
-                found.append(counter)
+            if counter is None:
+                return []
+            found.append(counter)
     return found
 
 
@@ -92,23 +105,38 @@ def _text(path: Path) -> str:
 
 
 def nvml() -> list[Counter]:
-    """A counter per CUDA device that counts its energy (Volta and later)."""
-    joules = probes.gpu_joules() or []
+    """A counter per CUDA device, or its power integrated where it has none; all or none."""
+    found = [_device(number) for number in range(len(probes.cuda_devices()))]
+    known = [counter for counter in found if counter is not None]
+    return known if len(known) == len(found) else []
 
-    def reader(number: int) -> Callable[[], float]:
-        def read() -> float:
-            values = probes.gpu_joules()
-            if values is None or number >= len(values) or values[number] is None:
-                raise OSError("the device no longer tells its energy")
-            return float(values[number] or 0.0)
 
-        return read
+def _device(number: int) -> Counter | None:
+    ways: dict[str, Callable[[], float]] = {
+        "nvml": partial(probes.gpu_joules, number),
+        "nvml-power": integrated(partial(probes.gpu_watts, number)),
+    }
+    for method, read in ways.items():
+        with suppress(OSError):
+            read()
+            return Counter(method, f"gpu {number}", read)
+    return None
 
-    return [
-        Counter("nvml", f"gpu {number}", reader(number))
-        for number, value in enumerate(joules)
-        if value is not None
-    ]
+
+def integrated(watts: Callable[[], float]) -> Callable[[], float]:
+    """Joules since the first call, from the power at each call (trapezoidal rule)."""
+    last: tuple[float, float] | None = None
+    joules = 0.0
+
+    def read() -> float:
+        nonlocal last, joules
+        moment, power = now(), watts()
+        if last is not None:
+            joules += (moment - last[0]) * (power + last[1]) / 2
+        last = moment, power
+        return joules
+
+    return read
 
 
 class Sampler:

@@ -24,7 +24,8 @@ WIDTH = 100
 ESTIMATE = "estimate"
 UNKNOWN = (
     "No run has energy: its machine has no counter that can be read (RAPL of the processors, NVML "
-    "of NVIDIA's accelerators). --estimate uses a power model in its place."
+    "of NVIDIA's accelerators). --estimate uses a power model in its place, for cells on CPUs "
+    "whose record says how busy these were, and whose price is of a cloud with a model."
 )
 
 
@@ -81,8 +82,8 @@ def _estimated_j(row: pd.Series[Any]) -> float:
     model = MODELS.get(str(row["price_provider"]))
     if model is None or row["device"] != "cpu":
         return float("nan")
-    load = min(1.0, float(row["own_cpu_share"]))
-    return model.watts(int(row["cpu_count"]), load) * float(row["epoch_time_s"])
+    load = float(row["own_cpu_share"])  # NaN stays; as the second of `min` it would be lost
+    return model.watts(int(row["cpu_count"]), min(load, 1.0)) * float(row["epoch_time_s"])
 
 
 def text(found: Sequence[Line]) -> str:

@@ -87,9 +87,9 @@ METRICS = {
                "Seconds that a thousand examples take at infer_throughput_examples_per_s, times "
                "the reference price's rate."),
         Metric("energy_per_epoch_j", "J", "lower", "joules", "energy/epoch",
-               "Joules of one epoch's training by the machine's counters, everything that ran on "
-               "it included: median of the epochs after the first, or the only one; divided by "
-               "epoch_fraction under a step budget."),
+               "Joules of one epoch's training by the machine's counters (energy_method says "
+               "whose), everything that ran on it included: median of the epochs after the first, "
+               "or the only one; divided by epoch_fraction under a step budget."),
         Metric("model_flops_per_example", "FLOP", "lower", "flops", "model FLOPs",
                "Declared FLOPs of one example, in its training step or its inference: 2 per "
                "multiply-add of matrix products and convolutions, nothing else."),

@@ -103,18 +103,38 @@ def gpu_processes() -> int | None:
     return None if counts is None else sum(counts)
 
 
-def gpu_joules() -> list[float | None] | None:
-    """Energy of each CUDA device since its driver was loaded; None where a device does not count
-    it, and as a whole without a driver."""
+def gpu_joules(number: int) -> float:
+    """Energy of a CUDA device since its driver was loaded (Volta and later).
+
+    Raises OSError where it does not tell.
+    """
     import pynvml
 
-    def ask(gpu: Any) -> float | None:
-        try:
-            return float(pynvml.nvmlDeviceGetTotalEnergyConsumption(gpu)) / 1e3
-        except pynvml.NVMLError:
-            return None
+    return _of_gpu(number, pynvml.nvmlDeviceGetTotalEnergyConsumption) / 1e3
 
-    return _of_each_gpu(ask)
+
+def gpu_watts(number: int) -> float:
+    """Power of a CUDA device, on most of them the mean of the last second.
+
+    Raises OSError where it does not tell.
+    """
+    import pynvml
+
+    return _of_gpu(number, pynvml.nvmlDeviceGetPowerUsage) / 1e3
+
+
+def _of_gpu(number: int, ask: Callable[[Any], int]) -> int:
+    """What NVML answers for one device; OSError in place of its errors, a lost device's too."""
+    import pynvml
+
+    try:
+        pynvml.nvmlInit()
+        try:
+            return ask(pynvml.nvmlDeviceGetHandleByIndex(number))
+        finally:
+            pynvml.nvmlShutdown()
+    except pynvml.NVMLError as error:
+        raise OSError(f"CUDA device {number}: {error}") from error
 
 
 def _of_each_gpu(ask: Callable[[Any], Answer]) -> list[Answer] | None:

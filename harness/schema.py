@@ -186,9 +186,10 @@ class Energy:
     """What counters of the machine say of each epoch's training, evaluation not included.
 
     Of the whole machine, whatever else ran on it. `method` is `rapl` (processor packages, and
-    memory where it has a counter of its own), `nvml` (the accelerators), or both; `domains` are the
-    counters. They are read outside the measured process: at both ends of an epoch, and
-    `sampling_hz` times a second in between, since they wrap around.
+    memory where it has a counter of its own), `nvml` (the accelerators; `nvml-power` where they
+    tell their power only, which is integrated), or both with a plus; `domains` are the counters.
+    They are read outside the measured process: at both ends of an epoch, and `sampling_hz` times a
+    second in between, since they wrap around.
     """
 
     method: str

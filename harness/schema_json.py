@@ -118,6 +118,8 @@ def run_of(line: Line, session: Session) -> Run:
     for place, epoch in enumerate(run.samples.epochs):
         if epoch.train_s <= 0:
             raise InvalidLineError(f"field 'samples.epochs.{place}.train_s' should be positive")
+    if run.energy is not None and min(run.energy.epochs_j, default=0.0) < 0:
+        raise InvalidLineError("field 'energy.epochs_j' should hold no negative numbers")
     _check_numbers(run)
     return run
 

@@ -17,7 +17,7 @@ from harness.cli import app
 from harness.compare import Comparison, compare
 from harness.compare_command import side
 from harness.errors import EpochmarkError, UsageError
-from harness.schema import Block, Contention, Protocol, Run
+from harness.schema import Block, Contention, Energy, Protocol, Run
 from tests.records import CELL, SAMPLES, failed_run, make_run, write_session
 
 ONE, OTHER = "20261122T101530Z-abc1234", "20261123T101530Z-def5678"
@@ -235,6 +235,19 @@ def test_what_is_not_comparable_is_refused_by_name_unless_allowed(
     assert only_row(both(tmp_path, across=[key])).verdict == "slower"
 
 
+def test_energies_of_different_counters_are_not_compared(tmp_path: Path) -> None:
+    """Which counters were read tells nothing of the step time, whose comparison stands."""
+    for name, method in ((ONE, "rapl+nvml"), (OTHER, "nvml")):
+        session(tmp_path, name, FAST, energy=Energy(method, ("gpu 0",), 1.0, (9.0, 8.0)))
+    assert only_row(both(tmp_path)).verdict == "no difference found"
+    with pytest.raises(UsageError) as caught:
+        both(tmp_path, metric="energy_per_epoch_j")
+    assert str(caught.value) == (
+        f"Not comparable: energy ('nvml' and 'rapl+nvml' in {CELL}). "
+        "To compare nevertheless, add --across energy."
+    )
+
+
 def test_every_key_that_differs_is_named(tmp_path: Path) -> None:
     session(tmp_path, ONE, FAST)
     session(tmp_path, OTHER, SLOW, batch_size=8, protocol=replace(Protocol(), train_steps=3))
@@ -303,7 +316,7 @@ def test_the_command_says_what_one_process_is_worth(tmp_path: Path) -> None:
         (
             [ONE, OTHER, "--across", "colour"],
             "Unknown key 'colour' in '--across'. Known keys: version, batch, machine, protocol, "
-            "numerics.",
+            "numerics, energy.",
         ),
         (["*/jax/*", "*/torch/*"], "No result matches '*/torch/*'."),
         ([ONE, "20200101T000000Z-abc1234"], "20200101T000000Z-abc1234"),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import count
 from pathlib import Path
 from typing import Any
 
+import pynvml
 import pytest
 
 from harness import data, energy, energy_command, probes, runner
@@ -72,35 +73,96 @@ def test_a_machine_without_counters_has_none(tmp_path: Path) -> None:
     assert sampler.energy() is None
 
 
-def test_a_counter_that_may_not_be_read_is_left_out(tmp_path: Path) -> None:
-    """Since 2020 only root reads energy_uj; a folder in its place fails for root too."""
-    path = zone(tmp_path, ":0", "package-0", 1)
+@pytest.mark.parametrize("place", [":0", ":1", ":1:0"])
+def test_one_socket_or_memory_that_may_not_be_read_leaves_none(tmp_path: Path, place: str) -> None:
+    """Half the sockets are not the machine. A folder in place of the file fails for root too."""
+    zone(tmp_path, ":0", "package-0", 1)
+    zone(tmp_path, ":1", "package-1", 1)
+    zone(tmp_path, ":1:0", "dram", 1)
+    assert len(rapl(tmp_path)) == 3
+    path = tmp_path / f"intel-rapl{place}" / "energy_uj"
     path.unlink()
     path.mkdir()
-    zone(tmp_path, ":1", "package-1", 1)
-    assert [counter.domain for counter in rapl(tmp_path)] == ["package-1 1"]
+    assert rapl(tmp_path) == []
 
 
-@pytest.mark.parametrize(
-    ("answers", "domains"),
-    [(None, []), ([1.5, None, 2.5], ["gpu 0", "gpu 2"])],
-)
-def test_devices_that_count_their_energy(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answers: Any, domains: list[str]
+@dataclass
+class Devices:
+    """A stand-in for NVML: millijoules and milliwatts by device, None where it does not tell."""
+
+    mj: list[int | None]
+    mw: list[int | None]
+    lost: bool = False
+    opened: int = 0
+
+    def install(self, monkeypatch: pytest.MonkeyPatch) -> Devices:
+        for name, answer in {
+            "nvmlInit": lambda: self.count(1),
+            "nvmlShutdown": lambda: self.count(-1),
+            "nvmlDeviceGetHandleByIndex": self.handle,
+            "nvmlDeviceGetTotalEnergyConsumption": lambda number: self.told(self.mj[number]),
+            "nvmlDeviceGetPowerUsage": lambda number: self.told(self.mw[number]),
+        }.items():
+            monkeypatch.setattr(pynvml, name, answer)
+        # Asked once in a process, so that a stand-in below it would stay.
+        monkeypatch.setattr(probes, "cuda_devices", lambda: ("NVIDIA",) * len(self.mj))
+        return self
+
+    def count(self, more: int) -> None:
+        self.opened += more
+
+    def handle(self, number: int) -> int:
+        if self.lost:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_GPU_IS_LOST)
+        return number
+
+    def told(self, value: int | None) -> int:
+        if value is None:
+            raise pynvml.NVMLError(pynvml.NVML_ERROR_NOT_SUPPORTED)
+        return value
+
+
+def test_devices_count_energy_or_their_power_is_integrated(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(probes, "gpu_joules", lambda: answers)
+    zone(tmp_path, ":0", "package-0", 5_000_000)
+    devices = Devices(mj=[1500, None], mw=[None, 70_000]).install(monkeypatch)
     found = counters("gpu", tmp_path)
-    assert [counter.domain for counter in found] == domains
-    assert [counter.read() for counter in found] == [v for v in answers or [] if v is not None]
-    assert counters("cpu", tmp_path) == []
+    assert [(counter.method, counter.domain) for counter in found] == [
+        ("rapl", "package-0 0"), ("nvml", "gpu 0"), ("nvml-power", "gpu 1"),
+    ]  # fmt: skip
+    assert found[1].read() == 1.5
+    assert devices.opened == 0, "every opening is closed"
+    assert [counter.domain for counter in counters("cpu", tmp_path)] == ["package-0 0"]
 
 
-def test_a_lost_device_ends_the_counting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probes, "gpu_joules", lambda: [10.0])
+@pytest.mark.parametrize("mj", [[], [1500, None]])
+def test_a_gpu_that_does_not_tell_leaves_no_energy_of_processors_alone(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mj: list[int | None]
+) -> None:
+    zone(tmp_path, ":0", "package-0", 5_000_000)
+    Devices(mj=mj, mw=[None] * len(mj)).install(monkeypatch)
+    assert counters("gpu", tmp_path) == []
+
+
+def test_power_is_integrated_by_the_trapezoidal_rule(monkeypatch: pytest.MonkeyPatch) -> None:
+    """100 W, 2 s later 200 W (300 J between), another 0.5 s later 200 W (100 J)."""
+    moments, watts = iter([10.0, 12.0, 12.5]), iter([100.0, 200.0, 200.0])
+    monkeypatch.setattr(energy, "now", lambda: next(moments))
+    read = energy.integrated(lambda: next(watts))
+    assert [read(), read(), read()] == [0.0, 300.0, 400.0]
+
+
+@pytest.mark.parametrize("told", ["mj", "mw"])
+def test_a_lost_device_ends_the_counting(monkeypatch: pytest.MonkeyPatch, told: str) -> None:
+    """NVML raises already where the device is looked up; the session goes on."""
+    devices = Devices(mj=[None], mw=[None])
+    setattr(devices, told, [10_000])
+    devices.install(monkeypatch)
     (counter,) = energy.nvml()
     with Sampler([counter]) as sampler:
         sampler.mark(BEGIN)
-        monkeypatch.setattr(probes, "gpu_joules", lambda: None)
+        devices.lost = True
         sampler.mark(END)
     assert sampler.energy() is None
 
@@ -116,6 +178,17 @@ def test_a_counter_that_wraps_goes_on(tmp_path: Path) -> None:
     assert counter.joules() == pytest.approx(7.0)
     path.write_text("5000000\n")  # 3 J to the end of the range and 5 J from its beginning
     assert counter.joules() == pytest.approx(15.0)
+
+
+@pytest.mark.parametrize("range_j", [None, 50.0])
+def test_a_counter_that_began_anew_leaves_no_energy(range_j: float | None) -> None:
+    """From 110 J to 3 J is no wrap, where there is none or its range is 50 J."""
+    values = scripted(100.0, 110.0, 3.0)
+    counter = Counter("nvml", "gpu 0", lambda: next(values), range_j)
+    with Sampler([counter], hz=1e-3) as sampler:
+        sampler.mark(BEGIN)
+        sampler.mark(END)
+    assert sampler.energy() is None
 
 
 def scripted(*values: float) -> Iterator[float]:
@@ -187,6 +260,14 @@ def test_a_record_keeps_its_energy_and_an_older_one_has_none() -> None:
     assert run.energy is None
 
 
+@pytest.mark.usefixtures("_inside")
+def test_a_record_of_negative_energy_is_refused() -> None:
+    path = write_session(RESULTS, make_run(energy=Energy("nvml", ("gpu 0",), 1.0, (9.0, -1.0))))
+    found = read_file(path)
+    assert found.runs == ()
+    assert "'energy.epochs_j' should hold no negative numbers" in " ".join(found.notices)
+
+
 @pytest.mark.frameworks
 @pytest.mark.usefixtures("_inside")
 def test_a_real_run_on_a_machine_with_counters(
@@ -235,6 +316,7 @@ def test_the_committed_table_is_valid_and_covers_the_clouds_regions() -> None:
     assert len(book) > 240
     assert (book["gcp:us-central1"].g_per_kwh, book["gcp:us-central1"].year) == (430.0, "undated")
     assert (book["DEU"].name, book["DEU"].year) == ("Germany", "2023")
+    assert book["gcp:me-central1"].name == "Doha, Qatar", "its source misspells the region"
 
 
 def test_grams_by_hand() -> None:
@@ -332,6 +414,15 @@ def test_measured_energy_is_never_estimated_and_an_estimate_says_so() -> None:
 def test_no_energy_at_all_is_one_sentence() -> None:
     write_session(RESULTS, measured())
     found = energy_command.lines(load_table(RESULTS).frame, {}, region=None, estimate=False)
+    assert energy_command.text(found) == energy_command.UNKNOWN
+
+
+@pytest.mark.usefixtures("_inside")
+def test_an_unknown_load_has_no_estimate() -> None:
+    """Records before schema 4 do not say how busy the processors were; full load is no answer."""
+    write_session(RESULTS, make_run())
+    found = energy_command.lines(load_table(RESULTS).frame, {}, region=None, estimate=True)
+    assert [(line.method, line.joules) for line in found] == [("", None)]
     assert energy_command.text(found) == energy_command.UNKNOWN
 
 
