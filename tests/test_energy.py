@@ -330,6 +330,7 @@ def test_the_power_model_by_hand() -> None:
     """Two processors at half load: 2 x (0.71 + 0.5 x 3.55) x 1.1 = 5.467 W."""
     assert MODELS["gcp"].watts(2, 0.5) == pytest.approx(5.467)
     assert MODELS["gcp"].watts(2, 0.0) == pytest.approx(1.562)
+    assert MODELS["azure"].watts(1, 1.0) == pytest.approx(3.76 * 1.185)
 
 
 ROW = {"region": "X", "name": "Land", "g_per_kwh": "5", "year": "2023", "source": "s"}
