@@ -105,14 +105,22 @@ def planted(cell: Cell, share: float, attempts: int, budget_s: float) -> dict[st
 
 
 def work(cell: Cell, folder: Path, share: float) -> int:
-    """How many products make the step slower by that share: from what many more of them do."""
+    """How many products make the step slower by that share.
+
+    First from what many more of them do, then again from what so many do: a product among few can
+    take longer than one among many.
+    """
     many = 64
-    while True:
-        pairs = [measured(cell, slowed(folder, cell.workload, many), n) for n in range(2)]
-        excess = math.exp(float(np.mean(pairs))) - 1
-        if excess > 0.25 or many > 4096:
-            return max(1, round(many * share / excess))
+    while (excess := slowdown(cell, folder, many)) <= 0.25 and many <= 4096:
         many *= 4
+    few = max(1, round(many * share / excess))
+    return max(1, round(few * share / max(slowdown(cell, folder, few), share / 2)))
+
+
+def slowdown(cell: Cell, folder: Path, products: int) -> float:
+    """What so many products add to the step, as a share, by two pairs."""
+    contender = slowed(folder, cell.workload, products)
+    return math.exp(float(np.mean([measured(cell, contender, n) for n in range(2)]))) - 1
 
 
 def measured(cell: Cell, contender: Installation, number: int) -> float:
