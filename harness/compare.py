@@ -134,9 +134,10 @@ KEYS: Mapping[str, Callable[[pd.Series[Any], Sequence[str]], Hashable]] = {
     "numerics": lambda row, crossed: tuple(sorted(_settings(row, crossed).items())),
     "energy": _same("energy_method"),
 }
+"""What two rows must share before they may be compared, and how each is read from a row."""
+
 _OF_ONE_METRIC = {"energy": "energy_per_epoch_j"}
 """Keys that matter to one metric only: whether a counter was read changes no other."""
-"""What two rows must share before they may be compared, and how each is read from a row."""
 
 
 def _settings(row: pd.Series[Any], crossed: Sequence[str]) -> dict[str, str]:
@@ -150,7 +151,10 @@ def _settings(row: pd.Series[Any], crossed: Sequence[str]) -> dict[str, str]:
     return {name: found[name] for name in kept}
 
 
-_READ = ("workload_version", "batch_size", "machine", "protocol", "numerics", "energy_method")
+KEY_COLUMNS = (
+    "workload_version", "batch_size", "machine", "protocol", "numerics", "energy_method",
+)  # fmt: skip
+"""The columns that the keys are read from."""
 
 Pairs = Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]
 
@@ -188,7 +192,7 @@ def _values(
 
 def _kinds(side: pd.DataFrame) -> list[pd.Series[Any]]:
     """One row of each kind that the keys can tell apart."""
-    return [row for _, row in side[list(_READ)].drop_duplicates().iterrows()]
+    return [row for _, row in side[list(KEY_COLUMNS)].drop_duplicates().iterrows()]
 
 
 def _example(key: str, name: str, baseline: set[Any], contender: set[Any]) -> str:
