@@ -14,7 +14,8 @@ BIN := .venv/bin
 bench: .venv/installed
 	$(BIN)/epochmark run --plan quick --strict
 	$(BIN)/epochmark show --costs latest
-	$(BIN)/epochmark advise resnet50 latest
+# On a machine that is busy with other work there may be no row to recommend from.
+	-$(BIN)/epochmark advise resnet50 latest
 	$(BIN)/epochmark report
 
 # The report of the committed results, to be published or opened from disk.
