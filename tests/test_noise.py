@@ -142,7 +142,7 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., lis
     def install(step_s: float, status: str = "ok", **environment: object) -> list[Job]:
         jobs: list[Job] = []
 
-        def run_worker(job: Job) -> Ended:
+        def run_worker(job: Job, *, on_mark: Callable[[str], None]) -> Ended:
             jobs.append(job)
             report = Report(
                 status=status,
