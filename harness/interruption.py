@@ -5,15 +5,15 @@ Kept in results/interruptions/<machine>.json, a cell's newest figures in place o
 
 from __future__ import annotations
 
-import json
 import math
 import tempfile
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
 
+from harness.cellbook import CellBook
 from harness.cells import Cell
 from harness.child import Ended, Worker
 from harness.clock import now, pause
@@ -21,7 +21,6 @@ from harness.errors import ResultsError
 from harness.runner import BASE_SEED
 from harness.schema import Protocol
 from harness.stages import Job, Segment
-from harness.store import spelled
 
 STEPS = 12
 """Of a segment."""
@@ -142,31 +141,6 @@ def interruption_of(kills: Sequence[Kill], *, as_of: str, suite_commit: str) -> 
     )
 
 
-def write_interruptions(results: Path, machine: str, found: Mapping[str, Interruption]) -> Path:
-    """Add to the machine's file, or make it; returns its path."""
-    path = _path(results, machine)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    merged = {**read_interruptions(results, machine), **found}
-    fields = {"machine": machine, "cells": {cell: asdict(merged[cell]) for cell in sorted(merged)}}
-    path.write_text(json.dumps(fields, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    return path
-
-
-def read_interruptions(results: Path, machine: str) -> dict[str, Interruption]:
-    """What the machine showed, by cell; raises ResultsError for a file that is not one of these."""
-    path = _path(results, machine)
-    if not path.is_file():
-        return {}
-    try:
-        cells: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        return {cell: _interruption(fields) for cell, fields in cells.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ResultsError(
-            f"{spelled(path)} is not a file of interruptions. Delete it, and measure again with "
-            "`epochmark interrupt`."
-        ) from error
-
-
 def _interruption(fields: Mapping[str, Any]) -> Interruption:
     names = ("checkpoint_s", "restart_s", "loss_deviation")
     figures = {name: tuple(map(float, fields[name])) for name in names}
@@ -176,5 +150,8 @@ def _interruption(fields: Mapping[str, Any]) -> Interruption:
     return Interruption(str(fields["as_of"]), str(fields["suite_commit"]), size, **figures)
 
 
-def _path(results: Path, machine: str) -> Path:
-    return results / "interruptions" / f"{machine}.json"
+_BOOK = CellBook(
+    "interruptions", "interruptions", "measure again with `epochmark interrupt`", _interruption
+)
+read_interruptions = _BOOK.read
+write_interruptions = _BOOK.write

@@ -5,10 +5,9 @@ Kept in results/noise/<machine>.json, a cell's newest calibration in place of th
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import stdev
 from typing import Any
@@ -16,9 +15,8 @@ from typing import Any
 from scipy import special
 
 from harness.ab import Pair
-from harness.errors import ResultsError
+from harness.cellbook import CellBook
 from harness.metrics import seconds_per_step
-from harness.store import spelled
 
 LEVEL = 0.99
 """So many of further pairs of the same code differ by less than the floor."""
@@ -66,32 +64,18 @@ def _bound(values: Sequence[float], *, variances: float) -> float:
     return math.expm1(float(special.stdtrit(count - 1, 0.5 + LEVEL / 2)) * spread * variances**0.5)
 
 
-def write_floors(results: Path, machine: str, floors: Mapping[str, Floor]) -> Path:
-    """Add to the machine's file, or make it; returns its path."""
-    path = _path(results, machine)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    merged = {**read_floors(results, machine), **floors}
-    fields = {"machine": machine, "cells": {cell: asdict(merged[cell]) for cell in sorted(merged)}}
-    path.write_text(json.dumps(fields, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    return path
+def _floor(fields: Mapping[str, Any]) -> Floor:
+    ratios, times = (tuple(map(float, fields[name])) for name in ("pair_ratios", "step_times_s"))
+    if not all(0 < value < math.inf for value in (*ratios, *times)):
+        raise ValueError("a ratio or time that is not positive")
+    return Floor(str(fields["as_of"]), str(fields["suite_commit"]), ratios, times)
 
 
-def read_floors(results: Path, machine: str) -> dict[str, Floor]:
-    """The machine's floors by cell; none where it was not calibrated.
-
-    Raises ResultsError for a file that is not one of these.
-    """
-    path = _path(results, machine)
-    if not path.is_file():
-        return {}
-    try:
-        cells: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["cells"]
-        return {cell: _floor(fields) for cell, fields in cells.items()}
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise ResultsError(
-            f"{spelled(path)} is not a file of noise floors. Delete it, and calibrate again with "
-            "`epochmark doctor --calibrate`."
-        ) from error
+_BOOK = CellBook(
+    "noise", "noise floors", "calibrate again with `epochmark doctor --calibrate`", _floor
+)
+read_floors = _BOOK.read
+write_floors = _BOOK.write
 
 
 def floors_of(results: Path, machines: Iterable[str]) -> dict[tuple[str, str], Floor]:
@@ -101,14 +85,3 @@ def floors_of(results: Path, machines: Iterable[str]) -> dict[tuple[str, str], F
         for machine in machines
         for cell, floor in read_floors(results, machine).items()
     }
-
-
-def _floor(fields: Mapping[str, Any]) -> Floor:
-    ratios, times = (tuple(map(float, fields[name])) for name in ("pair_ratios", "step_times_s"))
-    if not all(0 < value < math.inf for value in (*ratios, *times)):
-        raise ValueError("a ratio or time that is not positive")
-    return Floor(str(fields["as_of"]), str(fields["suite_commit"]), ratios, times)
-
-
-def _path(results: Path, machine: str) -> Path:
-    return results / "noise" / f"{machine}.json"

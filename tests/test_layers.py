@@ -258,7 +258,7 @@ WRITERS = {
     "harness/data.py": "prepared arrays, into the cache folder",
     "harness/downloads.py": "unpacked downloads, into a temporary folder",
     "harness/export.py": "the table, to the file that the user names",
-    "harness/noise.py": "a machine's noise floors, into the results folder",
+    "harness/cellbook.py": "what a machine showed of its cells, into the results folder",
     "harness/peak.py": "a machine's measured peaks, into the results folder",
     "harness/probes.py": "the kernel's switch that resets the peak of memory",
     "harness/readme.py": "the generated blocks of README.md, for developers",
@@ -269,7 +269,6 @@ WRITERS = {
     "harness/table.py": "the tables' cache, into the cache folder",
     "harness/worker.py": "events, into the parent's pipe",
     "harness/checkpoint.py": "a training's state, to the file that its parent names",
-    "harness/interruption.py": "what interruptions cost on a machine, into the results folder",
     "harness/child.py": "the job, into the worker's standard input",
 }
 WRITING = {
