@@ -16,7 +16,7 @@ from harness.child import Installation
 from harness.errors import UsageError
 from harness.plans import planned, runnable
 from harness.statistics import ALPHA, POWER
-from harness.units import digits, ruled
+from harness.units import percent, ruled
 
 WIDTH = 100
 
@@ -123,7 +123,7 @@ def _line(outcome: Outcome, alpha: float) -> list[str]:
     found = outcome.difference
     if found is not None:
         ratio, interval = _number(found.ratio()), _interval(found.interval(alpha))
-        finds = _percent(found.detectable(alpha))
+        finds = percent(found.detectable(alpha))
     pairs = f"{len(outcome.logs)}"
     return [outcome.cell.id, pairs, ratio, interval, outcome.verdict(alpha), finds, outcome.ended]
 
@@ -190,7 +190,3 @@ def _interval(ends: tuple[float, float]) -> str:
 
 def _number(value: float) -> str:
     return f"{value:.3f}"
-
-
-def _percent(share: float) -> str:
-    return f"{digits(100 * share, 2)} %" if math.isfinite(share) else ""

@@ -21,7 +21,7 @@ from harness.show import quality_form
 from harness.statistics import LEVEL
 from harness.summary import price_note
 from harness.support import support
-from harness.units import ABSENT, digits, quality, ruled, seconds, size
+from harness.units import ABSENT, percent, quality, ruled, seconds, size, usd
 
 WIDTH = 100
 BEST = {"cost": "cheapest", "time": "fastest", "memory": "smallest", "quality": "best"}
@@ -121,11 +121,6 @@ def _line(found: Advice, one: Judged) -> list[str]:
     ]
 
 
-def usd(value: float) -> str:
-    """US dollars, three digits."""
-    return f"{digits(value)} USD"
-
-
 def _quality(one: Candidate, value: float) -> str:
     unit, _ = quality_form(one.cell.split("/")[0], one.quality_metric)
     return quality(value, unit=unit)
@@ -180,15 +175,11 @@ def _saving(found: Advice, chosen: Candidate, by: str) -> list[str]:
     if abs(saved) < 0.0005:
         return [f"That is as much {what} as the default {default.name} takes."]
     word = "less" if saved > 0 else "more"
-    head = f"That is {_percent(abs(saved))} {word} {what} than the default {default.name}"
+    head = f"That is {percent(abs(saved))} {word} {what} than the default {default.name}"
     if found.saved is None or saved < 0:
         return [f"{head}."]
     low, high = (1 - 1 / ratio for ratio in found.saved.interval(1 - LEVEL))
-    return [f"{head} (95 % interval {_percent(low)} to {_percent(high)})."]
-
-
-def _percent(share: float) -> str:
-    return f"{digits(100 * share, 2)} %"
+    return [f"{head} (95 % interval {percent(low)} to {percent(high)})."]
 
 
 _NOISES = {

@@ -12,7 +12,7 @@ from harness.cells import Cell
 from harness.child import HERE
 from harness.clock import utc_now
 from harness.noise import Floor, floor_of, read_floors, write_floors
-from harness.units import ABSENT, aligned, digits
+from harness.units import aligned, percent
 
 Say = Callable[[str], None]
 
@@ -57,9 +57,5 @@ def render(floors: dict[str, Floor]) -> str:
 
 
 def _row(cell: str, floor: Floor) -> tuple[str, ...]:
-    shares = [_percent(share) for share in (floor.in_turns, floor.apart)]
+    shares = [percent(share) for share in (floor.in_turns, floor.apart)]
     return cell, str(len(floor.pair_ratios)), *shares, floor.as_of
-
-
-def _percent(share: float) -> str:
-    return f"{digits(100 * share, 2)} %" if math.isfinite(share) else ABSENT

@@ -432,6 +432,55 @@ def interrupt(
 
 
 @app.command()
+def preflight(
+    device: Annotated[
+        str, typer.Option(help="What to plan for: tpu-v4, -v5e, -v5p, -v6e, cuda-h100, -a100 ...")
+    ],
+    scale: Annotated[str, typer.Option(help="smoke, standard or full.")] = "smoke",
+    only: Annotated[
+        list[str] | None,
+        typer.Option("--only", help="Glob such as '*/preflight/jax/*'; may be repeated."),
+    ] = None,
+    largest_batch: Annotated[
+        bool, typer.Option("--largest-batch", help="Search the largest batch that fits, too.")
+    ] = False,
+    optimised: Annotated[
+        bool, typer.Option("--optimised", help="The TPU compiler's full effort: minutes a cell.")
+    ] = False,
+    output: Format = Output.table,
+    results: Results = RESULTS,
+) -> None:
+    """Plan training steps for an accelerator that is not here: what fits, and how fast at best."""
+    from harness import preflight_command as command
+    from harness.cells import SCALES
+    from harness.store import check_writable, spelled
+    from harness.targets import target
+
+    chosen = target(device)
+    if scale not in SCALES:
+        raise unknown("scale", scale, list(SCALES))
+    check_writable(results)
+
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
+
+    path, found = command.preflight(
+        chosen,
+        scale=scale,
+        patterns=only or (),
+        optimised=optimised,
+        find_largest=largest_batch,
+        results=results,
+        say=say,
+    )
+    render = {"table": command.text, "json": command.as_json, "csv": command.as_csv}
+    typer.echo(render[output.value](found, chosen))
+    say(f"Written to {spelled(path)}.")
+    if command.failed(found):
+        raise typer.Exit(1)
+
+
+@app.command()
 def spot(
     files: Annotated[
         list[str] | None, typer.Argument(help="Results files or sessions; all if none is named.")

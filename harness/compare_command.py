@@ -18,7 +18,7 @@ from harness.selection import matching
 from harness.statistics import POWER
 from harness.summary import latest
 from harness.table import Table, load_table
-from harness.units import digits, formatted, ruled
+from harness.units import formatted, percent, ruled
 
 COMMIT = re.compile(r"[0-9a-f]{7,40}")
 WIDTH = 100
@@ -85,7 +85,7 @@ def _line(found: Comparison, row: Row) -> list[str]:
         alpha = found.alpha_per_cell
         ratio = _ratio(row.difference.ratio())
         interval = " to ".join(map(_ratio, row.difference.interval(alpha)))
-        finds = _percent(row.difference.detectable(alpha))
+        finds = percent(row.difference.detectable(alpha))
     return [row.cell, *values, ratio, interval, row.verdict, finds]
 
 
@@ -125,10 +125,6 @@ def _cells(count: int) -> str:
 
 def _ratio(value: float) -> str:
     return f"{value:.3f}"
-
-
-def _percent(share: float) -> str:
-    return f"{digits(100 * share, 2)} %"
 
 
 def rows(found: Comparison) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import psutil
 from harness.clock import pause
 from harness.environment import cpu_count
 from harness.probes import CpuReading, gpu_processes
-from harness.units import aligned, digits
+from harness.units import aligned, percent
 
 SAMPLE_S = 1.0
 
@@ -64,16 +64,12 @@ def _share(part: float, whole: float) -> float:
     return max(0.0, part / whole) if whole > 0 else 0.0
 
 
-def _percent(share: float) -> str:
-    return f"{digits(100 * share, 2)} %"
-
-
 def _idle(before: CpuReading, after: CpuReading) -> Check:
     share = _share(after.busy_s - before.busy_s, after.total_s - before.total_s)
     return Check(
         "other work",
-        f"{_percent(share)} of the processors busy, load {after.load_1m:.2f}",
-        f"at most {_percent(IDLE_SHARE)}",
+        f"{percent(share)} of the processors busy, load {after.load_1m:.2f}",
+        f"at most {percent(IDLE_SHARE)}",
         share <= IDLE_SHARE,
         "end other programs, or wait until they have ended",
     )
@@ -84,8 +80,8 @@ def _stolen(before: CpuReading, after: CpuReading) -> Check:
     since_start = _share(after.stolen_s, after.total_s)
     return Check(
         "stolen time",
-        f"{_percent(now)} now, {_percent(since_start)} since start",
-        f"at most {_percent(STOLEN_SHARE)}",
+        f"{percent(now)} now, {percent(since_start)} since start",
+        f"at most {percent(STOLEN_SHARE)}",
         max(now, since_start) <= STOLEN_SHARE,
         "use a machine, or a kind of virtual machine, that shares its processors with nobody",
     )

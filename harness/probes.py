@@ -25,8 +25,8 @@ from harness.schema import Block, Contention, Environment
 Answer = TypeVar("Answer")
 
 PACKAGES = (
-    "keras", "tensorflow", "tensorflow-cpu", "torch", "jax", "jaxlib", "numpy", "ml-dtypes",
-    "epochmark",
+    "keras", "tensorflow", "tensorflow-cpu", "torch", "jax", "jaxlib", "libtpu", "numpy",
+    "ml-dtypes", "epochmark",
 )  # fmt: skip
 
 CONTENDED_SHARE = 0.10

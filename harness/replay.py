@@ -16,7 +16,7 @@ from harness.registry import workloads
 from harness.run_command import book, outcome
 from harness.schema import Run
 from harness.store import check_writable, read_file, results_files
-from harness.units import differing, digits, formatted
+from harness.units import differing, formatted, percent
 
 FIGURE = {"train": "step_time_s", "infer": "infer_throughput_examples_per_s"}
 """What is compared of each phase: the one figure with many samples."""
@@ -144,4 +144,4 @@ def _verdict(found: Replay) -> str:
             f"with `epochmark doctor --calibrate --only '{found.published.cell}'`."
         )
     word = "Reproduced" if found.reproduced else "Not reproduced"
-    return f"{word}: {head}; the noise floor here is {digits(100 * found.floor, 2)} %."
+    return f"{word}: {head}; the noise floor here is {percent(found.floor)}."

@@ -27,7 +27,7 @@ from harness.prices import composed
 from harness.schema import Price
 from harness.spot import Outlook, outlook
 from harness.summary import summary
-from harness.units import aligned, digits, ruled, seconds, size
+from harness.units import aligned, digits, ruled, seconds, size, usd
 
 WIDTH = 100
 Say = Callable[[str], None]
@@ -171,8 +171,8 @@ def _line(cell: str, one: Outlook) -> list[str]:
         seconds(one.work_s),
         seconds(one.interval_s),
         seconds(one.expected_s) if isfinite(one.expected_s) else "never done",
-        f"{digits(float(one.spot_usd))} USD" if one.spot_usd.is_finite() else "no end",
-        f"{digits(float(one.on_demand_usd))} USD",
+        usd(float(one.spot_usd)) if one.spot_usd.is_finite() else "no end",
+        usd(float(one.on_demand_usd)),
         f"{digits(one.bearable_rate)} /h",
     ]
 

@@ -154,6 +154,11 @@ class Measurement:
             self._infer()
         self.watch.stop()
 
+    def built(self) -> Trainer:
+        """The declared model with its step, from the declaration alone: no data, nothing run."""
+        self._build(self.scale)
+        return self.trainer
+
     # -- data and build ---------------------------------------------------------------------
 
     def _load(self) -> None:

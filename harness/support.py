@@ -27,14 +27,14 @@ class Support:
 
 def support(cell: Cell) -> Support:
     """Whether the cell runs here; the reason is a noun phrase."""
-    reason = _unsupported(cell)
+    reason = unsupported(cell)
     if reason:
         return Support("unsupported", reason)
     reason = _unavailable(cell)
     return Support("unavailable", reason) if reason else Support("supported")
 
 
-def _unsupported(cell: Cell) -> str:
+def unsupported(cell: Cell) -> str:
     workload = workloads()[cell.workload]
     if cell.scale not in workload.scales:
         return f"no scale {cell.scale} in the declaration of {cell.workload}"

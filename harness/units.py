@@ -73,6 +73,16 @@ def size(value: float) -> str:
     return f"{digits(value / 2**20)} MiB"
 
 
+def percent(share: float) -> str:
+    """A share with two digits; a dash for one that is not finite."""
+    return f"{digits(100 * share, 2)} %" if isfinite(share) else ABSENT
+
+
+def usd(value: float) -> str:
+    """Three digits, however small."""
+    return f"{digits(value)} USD"
+
+
 def quality(value: float, *, unit: str) -> str:
     """A share in percent where that is the declared unit, else the number with its unit."""
     if unit == "%":
@@ -85,7 +95,7 @@ FORMS: dict[str, Callable[[float], str]] = {
     "rate": lambda value: f"{scaled(value)}/s",
     "percent": lambda value: f"{100 * value:.1f} %",
     "bytes": size,
-    "usd": lambda value: f"{digits(value)} USD",
+    "usd": usd,
     "joules": lambda value: f"{scaled(value)}J",
     "flops": lambda value: f"{scaled(value)}FLOP",
 }

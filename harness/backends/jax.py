@@ -103,6 +103,11 @@ class FitTrainer(_State):
             return _primitives(self._model.train_step, self._state, data)
         return _primitives(self._model.predict_step, self._state[:2], data)
 
+    def program(self, inputs: Any, targets: Any) -> tuple[Any, Any]:
+        """The jitted training step and its arguments, given a batch or its shapes."""
+        step = jax.jit(self._model.train_step, donate_argnums=0)
+        return step, (self._state, (inputs, targets))
+
     def infer(self, placed: Any) -> Any:
         # The predict function donates its state and hands it back.
         trainable, non_trainable, *rest = self._state
@@ -160,6 +165,10 @@ class LoopTrainer(_State):
 
     def place_inputs(self, inputs: Array) -> Any:
         return jax.device_put(inputs)
+
+    def program(self, inputs: Any, targets: Any) -> tuple[Any, Any]:
+        """The jitted training step and its arguments, given a batch or its shapes."""
+        return self._step, (self._state, inputs, targets)
 
     def infer(self, placed: Any) -> Any:
         return self._infer(self._state[0], self._state[1], placed)

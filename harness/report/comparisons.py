@@ -13,7 +13,7 @@ from harness.report.parts import axis_title, cell_page, each, span_of, text_of
 from harness.report.verdicts import Contrast, Verdicts, verdict_of
 from harness.statistics import ALPHA
 from harness.trend import FIGURES
-from harness.units import ABSENT, digits, formatted
+from harness.units import ABSENT, formatted, percent
 
 
 def contrast_titles(verdicts: Verdicts) -> list[tuple[str, str]]:
@@ -68,7 +68,7 @@ def _row(row: Compared, comparison: Comparison) -> list[str]:
         f"{verdict.ratio:.3f}",
         f"{verdict.low:.3f} to {verdict.high:.3f}",
         verdict.word,
-        f"{digits(100 * found, 2)} %",
+        percent(found),
     ]
 
 
