@@ -1,7 +1,7 @@
 """What training steps will need on an accelerator, found on a machine without it.
 
-Estimates and bounds, no measurements: they have files of their own in results/preflight/, one of
-each target, and no run is ever ranked by them. A cell's newest figures stand in place of older ones.
+Estimates and bounds, no measurements: each target has a file of its own in results/preflight/, and
+no run is ever ranked by them. A cell's newest figures stand in place of the older ones.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ FITS, TOO_LARGE, UNSUPPORTED, UNAVAILABLE, ERROR = (
 
 _DECISIVE = ("keras", "jax", "jaxlib", "libtpu", "torch")
 """Packages whose versions decide the figures."""
+
+_CHILD = "harness.preflight_child"
 
 _TPU_COMPILER = {
     "TPU_SKIP_MDS_QUERY": "1",
@@ -203,7 +205,7 @@ class _Child:
     def __init__(self, backend: str) -> None:
         self._read_end, write_end = os.pipe()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "harness.preflight_child", str(write_end)],
+            [sys.executable, "-m", _CHILD, str(write_end)],
             stdin=subprocess.PIPE,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -55,12 +55,12 @@ def plan(cell: Cell, batch_size: int, target_name: str, optimised: bool) -> Figu
         measurement.optimizer,
         trainer,
         Spec((batch_size, *scale.input_shape), scale.input_dtype),
-        _targets(cell, batch_size),
+        batch_targets(cell, batch_size),
     )
     return ahead(cell.backend).plan(built, target(target_name), optimised=optimised)
 
 
-def _targets(cell: Cell, batch_size: int) -> Spec:
+def batch_targets(cell: Cell, batch_size: int) -> Spec:
     """As in the data of the smallest scale, which every machine can have."""
     declared = workload(cell.workload)
     scale = next(iter(declared.scales))
