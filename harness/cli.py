@@ -453,21 +453,22 @@ def preflight(
     """Plan training steps for an accelerator that is not here: what fits, and how fast at best."""
     from harness import preflight_command as command
     from harness.cells import SCALES
+    from harness.preflight import cells_of
     from harness.store import check_writable, spelled
     from harness.targets import target
 
     chosen = target(device)
     if scale not in SCALES:
         raise unknown("scale", scale, list(SCALES))
+    cells = cells_of(chosen, scale, only or ())
     check_writable(results)
 
     def say(line: str) -> None:
         typer.echo(line, err=True)
 
     path, found = command.preflight(
+        cells,
         chosen,
-        scale=scale,
-        patterns=only or (),
         optimised=optimised,
         find_largest=largest_batch,
         results=results,

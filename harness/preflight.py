@@ -172,9 +172,7 @@ class Planner:
 
     def figures(self, cell: Cell, batch_size: int) -> Figures | str:
         """The figures, or why there are none; a process that ends on the way counts as that."""
-        child = self._children.get(cell.backend)
-        if child is None or not child.alive:
-            child = self._children[cell.backend] = _Child(cell.backend)
+        child = self._child(cell.backend)
         order = {
             "cell": asdict(cell),
             "batch_size": batch_size,
@@ -183,6 +181,15 @@ class Planner:
         }
         answer = child.ask(order)
         return str(answer["error"]) if "error" in answer else Figures(**answer)
+
+    def _child(self, backend: str) -> _Child:
+        """The backend's process; a new one in place of one that ended."""
+        child = self._children.get(backend)
+        if child is None or not child.alive:
+            if child is not None:
+                child.close()
+            child = self._children[backend] = _Child(backend)
+        return child
 
     def close(self) -> None:
         for child in self._children.values():

@@ -21,7 +21,6 @@ from harness.preflight import (
     Planner,
     Stamp,
     barred,
-    cells_of,
     forecast,
     largest_batch,
     name_of,
@@ -37,20 +36,18 @@ Say = Callable[[str], None]
 
 
 def preflight(
+    cells: Sequence[Cell],
     target: Target,
     *,
-    scale: str,
-    patterns: Sequence[str],
     optimised: bool,
     find_largest: bool,
     results: Path,
     say: Say,
 ) -> tuple[Path, dict[str, Forecast]]:
-    """Plan every chosen cell, and keep each as it is found; what cannot be tried here is not kept.
+    """Plan every cell, and keep each as it is found; what cannot be tried here is not kept.
 
     Returns the target's file, and this call's forecasts by cell name.
     """
-    cells = cells_of(target, scale, patterns)
     path = write_forecasts(results, target.name, {})  # a damaged file is told before the work
     stamp = Stamp(utc_now()[:10], runner.suite_commit(), probes.package_versions())
     _prepare_data([cell for cell in cells if barred(cell, target) is None], say)
