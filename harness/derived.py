@@ -21,7 +21,7 @@ def read(kind: str, digest: str) -> dict[str, Any] | None:
     return found if isinstance(found, dict) else None
 
 
-def write(kind: str, digest: str, fields: dict[str, Any]) -> None:
+def keep(kind: str, digest: str, fields: dict[str, Any]) -> None:
     """Keep it for the next time."""
     path = _path(kind, digest)
     path.parent.mkdir(parents=True, exist_ok=True)

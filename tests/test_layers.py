@@ -262,6 +262,7 @@ WRITERS = {
     "harness/cellbook.py": "what a machine showed of its cells, into the results folder",
     "harness/peak.py": "a machine's measured peaks, into the results folder",
     "harness/preflight.py": "orders, into its planning processes",
+    "harness/preflight_child.py": "answers, into its parent's pipe",
     "harness/probes.py": "the kernel's switch that resets the peak of memory",
     "harness/readme.py": "the generated blocks of README.md, for developers",
     "harness/report/build.py": "the report, to the folder that the user names",

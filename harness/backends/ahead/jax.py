@@ -33,7 +33,7 @@ def plan(built: Built, target: Target, *, optimised: bool) -> Figures:
     known = derived.read("preflight", program)
     if known is None:
         known = asdict(_compiled(lowered))
-        derived.write("preflight", program, known)
+        derived.keep("preflight", program, known)
     return replace(Figures(**known), program=program)
 
 
