@@ -12,9 +12,10 @@ from pathlib import Path
 
 import psutil
 
+from harness import nvml
 from harness.clock import pause
 from harness.environment import cpu_count
-from harness.probes import CpuReading, gpu_processes
+from harness.probes import CpuReading
 from harness.units import aligned, digits
 
 SAMPLE_S = 1.0
@@ -203,7 +204,7 @@ def _threads() -> Check:
 
 
 def _gpu() -> Check:
-    found = gpu_processes()
+    found = nvml.processes()
     return Check(
         "GPU processes",
         "no GPU" if found is None else str(found),
