@@ -106,28 +106,37 @@ def _as_os_error(what: str) -> Iterator[None]:
 def cuda_devices() -> tuple[str, ...]:
     """Names of the CUDA devices, hidden ones too; empty where none can be asked."""
     try:
-        with opened(), _as_os_error("NVML"):
-            handles = map(pynvml.nvmlDeviceGetHandleByIndex, range(pynvml.nvmlDeviceGetCount()))
-            return tuple(str(pynvml.nvmlDeviceGetName(handle)) for handle in handles)
+        return _names()
     except OSError:
         return ()
+
+
+def _names() -> tuple[str, ...]:
+    with opened(), _as_os_error("NVML"):
+        count = int(pynvml.nvmlDeviceGetCount())
+    return tuple(str(_of(number, pynvml.nvmlDeviceGetName)) for number in range(count))
 
 
 @cache
 def absence() -> Absence | None:
     """Why no run can have a GPU here; None where one can."""
     try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError as error:
-        other = Absence(f"an NVIDIA driver that fails ({error})", "see what nvidia-smi says")
-        return _ABSENCES.get(error.value, other)
+        names = _names()
+    except OSError as error:
+        known = _ABSENCES.get(getattr(error.__cause__, "value", None))
+        return known or failing(error)
+    if not names:
+        return _NONE_THERE
     try:
         used()
     except OSError:
-        return _HIDDEN if cuda_devices() else _NONE_THERE
-    finally:
-        pynvml.nvmlShutdown()
+        return _HIDDEN
     return None
+
+
+def failing(error: OSError) -> Absence:
+    """A driver or device that is there, and does not answer."""
+    return Absence(f"a GPU that fails ({error})", "see what nvidia-smi and the kernel's log say")
 
 
 def used() -> int:

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from harness import accelerators, child, energy, nvml, runner
+from harness import accelerators, child, energy, fitness_devices, nvml, runner
 from harness.cells import parse_cell
 from harness.clock import now, pause
 from harness.energy import Sampler
@@ -48,6 +48,9 @@ def main() -> None:
                 answer = nvml.processes()
             elif order == "used":
                 answer = nvml.used()
+            elif order == "doctor":
+                examined = fitness_devices.examine("gpu")
+                answer = {"status": examined.status, **asdict(examined)}
             elif order.startswith("run "):
                 run(Path(order.removeprefix("run ")))
             print(json.dumps(answer), flush=True)

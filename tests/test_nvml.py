@@ -354,6 +354,142 @@ def test_a_record_is_marked(machine: Machine, start: Callable[..., Child], tmp_p
     assert UUID not in path.read_text()
 
 
+# The doctor
+
+
+def cuda(site: Path, version: str, name: str = "nvidia_cuda_runtime") -> dict[str, str]:
+    """The environment of a child that has this CUDA runtime installed."""
+    folder = site / f"{name}-{version}.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    return {"PYTHONPATH": os.pathsep.join([str(site), str(HERE.parent)])}
+
+
+def unfit(child: Child) -> tuple[str, dict[str, str]]:
+    """Status, and what each unfit check found."""
+    answer = child.obey("doctor")
+    every = [*answer["needed"], *answer["wanted"]]
+    assert all(check["remedy"] for check in every if check["fit"] is False)
+    return answer["status"], {c["name"]: c["found"] for c in every if c["fit"] is False}
+
+
+def test_a_quiet_device_is_fit(start: Callable[..., Child], tmp_path: Path) -> None:
+    child = start(**cuda(tmp_path / "site", "13.0.88"))
+    answer = child.obey("doctor")
+    assert answer["status"] == "available"
+    found = {check["name"]: check for check in [*answer["needed"], *answer["wanted"]]}
+    assert all(check["fit"] for check in found.values()), found
+    assert found["GPU"]["found"] == "NVIDIA H100 80GB HBM3, number 0 of 1"
+    assert found["CUDA build"]["found"] == "nvidia-cuda-runtime 13.0.88"
+    assert found["driver for CUDA 13"]["found"] == "580.65.06"
+    assert found["driver for CUDA 13"]["yardstick"].startswith("at least 580 (https://docs.nvidia")
+    assert found["energy"]["found"] == "counted by the device"
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"processes": ((1, GIB), (2, GIB))}, {"other processes": "2"}),
+        ({"utilisation": 93}, {"utilisation": "93 %"}),
+        ({"memory_used": 20 * GIB}, {"memory in use": "25 %"}),
+        ({"mig": 1}, {"MIG": "on"}),
+        ({"reasons": 0x21}, {"throttling": "gpu_idle, sw_thermal_slowdown"}),
+        ({"temperature": 85}, {"temperature": "85 °C"}),
+        ({"persistence": 0}, {"persistence": "off"}),
+        # Not told is not unfit.
+        (
+            {
+                "without": ("utilisation", "mig", "reasons", "temperature", "persistence",
+                            "energy_mj", "power_mw", "memory_total"),
+                "errors": {"nvmlDeviceGetComputeRunningProcesses_v3": NO_PERMISSION},
+            },
+            {},
+        ),
+    ],
+)  # fmt: skip
+def test_what_makes_a_device_unfit_is_named(
+    machine: Machine,
+    start: Callable[..., Child],
+    tmp_path: Path,
+    changes: dict[str, Any],
+    found: dict[str, str],
+) -> None:
+    machine.says(**changes)
+    child = start(**cuda(tmp_path / "site", "12.9.79", "nvidia_cuda_runtime_cu12"))
+    assert unfit(child) == ("available", found)
+
+
+@pytest.mark.parametrize(
+    ("driver", "version", "name", "found"),
+    [
+        ("570.195.03", "13.0.88", "nvidia_cuda_runtime", {"driver for CUDA 13": "570.195.03"}),
+        ("524.9", "12.9.79", "nvidia_cuda_runtime_cu12", {"driver for CUDA 12": "524.9"}),
+        ("525.60.13", "12.9.79", "nvidia_cuda_runtime_cu12", {}),
+        ("600.1", "14.0.1", "nvidia_cuda_runtime", {}),  # nobody has said what it needs
+    ],
+)
+def test_a_driver_too_old_for_the_cuda_of_a_backend(
+    machine: Machine,
+    start: Callable[..., Child],
+    tmp_path: Path,
+    driver: str,
+    version: str,
+    name: str,
+    found: dict[str, str],
+) -> None:
+    machine.says(driver=driver)
+    status = "unavailable" if found else "available"
+    assert unfit(start(**cuda(tmp_path / "site", version, name))) == (status, found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "variables", "reason"),
+    [
+        ({"errors": {"nvmlInitWithFlags": DRIVER_NOT_LOADED}}, {}, "driver that is not loaded"),
+        ({"errors": {"nvmlInitWithFlags": 18}}, {}, "of another version than its library"),
+        ({"errors": {"nvmlInitWithFlags": NO_PERMISSION}}, {}, "no permission to ask"),
+        ({"errors": {"nvmlInitWithFlags": 999}}, {}, "a GPU that fails (NVML: Unknown Error)"),
+        ({"count": 0}, {}, "driver without a device"),
+        ({}, {"CUDA_VISIBLE_DEVICES": "-1"}, "every GPU hidden by CUDA_VISIBLE_DEVICES"),
+        ({"errors": {"nvmlDeviceGetName": GPU_IS_LOST}}, {}, "fails (CUDA device 0: GPU is lost)"),
+        ({"errors": {"nvmlDeviceGetPowerUsage": GPU_IS_LOST}}, {}, "(CUDA device 0: GPU is lost)"),
+        ({}, {"LD_LIBRARY_PATH": ""}, "no NVIDIA driver (its libnvidia-ml.so.1 was not found)"),
+    ],
+)
+def test_why_there_is_no_device(
+    machine: Machine,
+    start: Callable[..., Child],
+    tmp_path: Path,
+    changes: dict[str, Any],
+    variables: dict[str, str],
+    reason: str,
+) -> None:
+    machine.says(**changes)
+    child = start(**cuda(tmp_path / "site", "13.0.88"), **variables)
+    status, found = unfit(child)
+    assert (status, list(found)) == ("unavailable", ["GPU"])
+    assert reason in found["GPU"]
+
+
+def test_the_command_says_it_with_the_remedy(machine: Machine) -> None:
+    machine.says(mig=1, reasons=0x40, driver="390.1")
+    answer = machine.command("doctor", "--device", "gpu")
+    assert answer.returncode == 0, answer.stderr
+    headline, *lines = answer.stdout.splitlines()
+    assert headline == "gpu: unavailable. CUDA build: none installed."
+    marks = {line[:16].strip(): line[16:].split()[0] for line in lines if "  " in line}
+    assert (marks["MIG"], marks["throttling"], marks["utilisation"]) == ("unfit", "unfit", "ok")
+    assert "MIG: let its administrator switch it off (nvidia-smi -mig 0)." in lines
+
+
+def test_a_cell_is_told_why_it_has_no_device(machine: Machine) -> None:
+    machine.says(errors={"nvmlInitWithFlags": DRIVER_NOT_LOADED})
+    answer = machine.command(
+        "list", "--only", "bert/smoke/train/jax/float32/functional/gpu", "--format", "json"
+    )
+    assert "no CUDA device: an NVIDIA driver that is not loaded; load it" in answer.stdout
+
+
 # The watch, on made-up readings
 
 DEVICE = Device("nvml", "a GPU", "0" * 16, "580.65.06", GIB, mig=False)
