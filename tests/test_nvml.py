@@ -561,11 +561,11 @@ def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_throttled_row_is_shown_with_its_mark() -> None:
     """And an older file has no accelerator."""
     accelerator = seen(DeviceReading(throttle_reasons=("hw_slowdown",)), DeviceReading())
-    kept = make_run(accelerator=accelerator)
-    path = write_session(Path("results"), kept)
-    assert read_file(path).runs == (kept,)
+    cool, kept = make_run(run="r0000"), make_run(replicate=1, accelerator=accelerator)
+    path = write_session(Path("results"), cool, kept)
+    assert read_file(path).runs == (cool, kept)
     text = show(load_table(Path("results")).frame, output="table")
-    assert "ok ^" in text
+    assert "ok n=2 ^" in text
     assert "^ The accelerator was slowed down by heat or by its supply of power." in text
     older = []
     for line in path.read_text().splitlines():
@@ -573,6 +573,6 @@ def test_a_throttled_row_is_shown_with_its_mark() -> None:
         fields.pop("accelerator", None)
         older.append(json.dumps(fields))
     path.write_text("\n".join(older) + "\n")
-    (run,) = read_file(path).runs
+    _, run = read_file(path).runs
     assert run == replace(kept, accelerator=None, schema_version=run.schema_version)
     assert "^" not in show(load_table(Path("results")).frame, output="table")
