@@ -36,7 +36,10 @@ class Probe:
 
 @contextmanager
 def watched(device: str, hz: float = SAMPLING_HZ) -> Iterator[Watch]:
-    """A watch over the accelerator that a cell on `device` uses; over nothing on a `cpu`."""
+    """A watch over the accelerator that a cell on `device` uses.
+
+    Over nothing on a `cpu`, or where no driver answers.
+    """
     with ExitStack() as stack:
         probe = None
         if device == "gpu":

@@ -205,9 +205,10 @@ def _threads() -> Check:
 
 def _gpu() -> Check:
     found = nvml.processes()
+    without = "not told" if nvml.cuda_devices() else "no GPU"
     return Check(
         "GPU processes",
-        "no GPU" if found is None else str(found),
+        without if found is None else str(found),
         "0",
         None if found is None else found == 0,
         "end the other processes on the GPU",

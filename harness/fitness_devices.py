@@ -12,13 +12,11 @@ from dataclasses import asdict, dataclass
 from harness import answers, nvml, tpu
 from harness.absence import Absence
 from harness.fitness import HOT_CELSIUS, IDLE_SHARE, Check, render
+from harness.probes import CUDA_RUNTIMES, installed
 from harness.schema import Device, DeviceReading
 
 MEMORY_SHARE = 0.05
 """A driver keeps some of the memory for itself, so that an idle device has some in use as well."""
-
-CUDA_RUNTIMES = ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12", "nvidia-cuda-runtime-cu11")
-"""What the CUDA builds of all three backends bring; its version is CUDA's."""
 
 LEAST_DRIVER = {11: 450, 12: 525, 13: 580}
 """By CUDA's major version, the least release of the driver that runs all builds of it."""
@@ -90,7 +88,7 @@ def _nvidia(number: int, runtimes: Mapping[str, str]) -> Examined:
 
 def cuda_runtimes() -> dict[str, str]:
     """The CUDA runtimes that backends brought into this environment, with their versions."""
-    found = {name: tpu.installed(name) for name in CUDA_RUNTIMES}
+    found = {name: installed(name) for name in CUDA_RUNTIMES}
     return {name: version for name, version in found.items() if version is not None}
 
 
@@ -216,7 +214,7 @@ def _tpu() -> Examined:
 
 
 def _libtpu() -> Check:
-    jax, driver, wanted = tpu.installed("jax"), tpu.installed(tpu.DRIVER), tpu.wanted_driver()
+    jax, driver, wanted = installed("jax"), installed(tpu.DRIVER), tpu.wanted_driver()
     if jax is None or wanted is None:
         return Check(
             tpu.DRIVER, "no jax that names one", "the one that jax names", False,

@@ -22,9 +22,12 @@ from harness.environment import cpu_count, recorded_variables
 from harness.nvml import cuda_devices
 from harness.schema import Block, Contention, Environment
 
+CUDA_RUNTIMES = ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12", "nvidia-cuda-runtime-cu11")
+"""What the CUDA builds of all three backends bring; its version is CUDA's."""
+
 PACKAGES = (
     "keras", "tensorflow", "tensorflow-cpu", "torch", "jax", "jaxlib", "numpy", "ml-dtypes",
-    "epochmark",
+    "epochmark", "libtpu", *CUDA_RUNTIMES, "nvidia-cudnn-cu12", "nvidia-cudnn-cu13",
 )  # fmt: skip
 
 CONTENDED_SHARE = 0.10
@@ -76,13 +79,16 @@ def cpu_model() -> str:
 
 def package_versions() -> dict[str, str]:
     """Versions of the packages that decide a figure, those that are installed."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    found = {name: installed(name) for name in PACKAGES}
+    return {name: version for name, version in found.items() if version is not None}
+
+
+def installed(package: str) -> str | None:
+    """The version of a package in this environment."""
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
 
 
 def resident_bytes() -> int | None:

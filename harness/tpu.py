@@ -8,12 +8,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from functools import cache
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
-
-from packaging.requirements import Requirement
+from typing import TYPE_CHECKING
 
 from harness.absence import Absence
+
+if TYPE_CHECKING:
+    from packaging.requirements import Requirement
 
 DRIVER = "libtpu"
 _ABSENCE = Absence(
@@ -39,16 +41,10 @@ def absence(root: Path = Path("/")) -> Absence | None:
     return None if device_files(root) else _ABSENCE
 
 
-def installed(package: str) -> str | None:
-    """The version that is installed."""
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None
-
-
 def wanted_driver(requirements: Iterable[str] | None = None) -> Requirement | None:
     """The libtpu that the installed JAX names in its extra `tpu`; None without JAX."""
+    from packaging.requirements import Requirement
+
     if requirements is None:
         try:
             requirements = requires("jax") or ()

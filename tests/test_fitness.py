@@ -177,6 +177,14 @@ def test_gpu_processes(
     assert check(tmp_path, "GPU processes").fit is fit
 
 
+@pytest.mark.parametrize(("devices", "found"), [((), "no GPU"), (("NVIDIA L4",), "not told")])
+def test_processes_that_are_not_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: tuple[str, ...], found: str
+) -> None:
+    monkeypatch.setattr(nvml, "cuda_devices", lambda: devices)
+    assert check(tmp_path, "GPU processes").found == found
+
+
 def test_the_remedy_of_what_is_unfit_is_told(tmp_path: Path) -> None:
     said: list[str] = []
     root = folder(tmp_path, **{CLOCK: "hpet"})

@@ -68,7 +68,7 @@ def test_libtpu_has_to_be_the_one_that_jax_names(
         return ['libtpu==0.0.42.*; extra == "tpu"']
 
     monkeypatch.setattr(tpu, "requires", requires)
-    monkeypatch.setattr(tpu, "installed", packages.get)
+    monkeypatch.setattr(fitness_devices, "installed", packages.get)
     monkeypatch.setattr(tpu, "device_files", lambda: ["/dev/accel0"])
     monkeypatch.setattr(tpu, "absence", lambda: None)
     examined = fitness_devices.examine("tpu")
