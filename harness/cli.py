@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from harness.cells import DEVICES
 from harness.errors import EpochmarkError, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -153,6 +154,9 @@ def doctor(
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Measure the noise floor instead of the peak.")
     ] = False,
+    device: Annotated[
+        str, typer.Option(help="cpu; or gpu, tpu: can cells run on it, and is it fit?")
+    ] = "cpu",
     only: Only = None,
     pairs: Annotated[int, typer.Option(min=2, help="With --calibrate: pairs per cell.")] = 8,
     results: Results = RESULTS,
@@ -161,11 +165,19 @@ def doctor(
     """Is this machine fit to measure on? Then its peak, which MFU is a share of."""
     if only and not calibrate:
         raise UsageError("--only names the cells to calibrate; add --calibrate.")
+    if device not in DEVICES:
+        raise unknown("device", device, sorted(DEVICES))
+    if calibrate and device != "cpu":
+        raise UsageError("--device is not for --calibrate, which goes by cells: use --only.")
     from harness import fitness
 
     fitness.render(fitness.checks(), lambda line: typer.echo(line, err=True))
     if calibrate:
         _calibrate(only, pairs, results)
+    elif device != "cpu":
+        from harness import fitness_devices
+
+        fitness_devices.told(fitness_devices.examine(device), output.value, typer.echo)
     else:
         _peak(results, output)
 

@@ -94,6 +94,7 @@ INTEGERS: dict[str, Callable[[Run], int]] = {
 FLAGS: dict[str, Callable[[Run], bool]] = {
     "higher_is_better": lambda run: run.higher_is_better,
     "contended": lambda run: run.contention.contended,
+    "throttled": lambda run: run.accelerator is not None and run.accelerator.throttled,
     "extrapolated": lambda run: derive(run).get("epoch_fraction", 1.0) < 1.0,
 }
 

@@ -15,8 +15,9 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from harness import probes
+from harness import nvml
 from harness.clock import now
+from harness.sampling import Periodic
 from harness.schema import Energy
 from harness.stages import BEGIN, END
 
@@ -61,7 +62,7 @@ def counters(device: str, root: Path | None = None) -> list[Counter]:
     found = rapl(root or POWERCAP)
     if device != "gpu":
         return found
-    accelerators = nvml()
+    accelerators = devices()
     return found + accelerators if accelerators else []
 
 
@@ -104,17 +105,17 @@ def _text(path: Path) -> str:
         return ""
 
 
-def nvml() -> list[Counter]:
+def devices() -> list[Counter]:
     """A counter per CUDA device, or its power integrated where it has none; all or none."""
-    found = [_device(number) for number in range(len(probes.cuda_devices()))]
+    found = [_device(number) for number in range(len(nvml.cuda_devices()))]
     known = [counter for counter in found if counter is not None]
     return known if len(known) == len(found) else []
 
 
 def _device(number: int) -> Counter | None:
     ways: dict[str, Callable[[], float]] = {
-        "nvml": partial(probes.gpu_joules, number),
-        "nvml-power": integrated(partial(probes.gpu_watts, number)),
+        "nvml": partial(nvml.joules, number),
+        "nvml-power": integrated(partial(nvml.watts, number)),
     }
     for method, read in ways.items():
         with suppress(OSError):
@@ -150,8 +151,7 @@ class Sampler:
         self._counters = found
         self._hz = hz
         self._lock = threading.Lock()
-        self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._sample, daemon=True)
+        self._sampling = Periodic(self._read, hz)
         self._failed = False
         self._began: float | None = None
         self._epochs: list[float] = []
@@ -159,13 +159,12 @@ class Sampler:
     def __enter__(self) -> Sampler:
         if self._counters:
             self._read()
-            self._thread.start()
+            self._sampling.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._ended.set()
         if self._counters:
-            self._thread.join()
+            self._sampling.stop()
 
     def mark(self, mark: str) -> None:
         """An epoch's training begins or ends now."""
@@ -196,7 +195,3 @@ class Sampler:
             except (OSError, ValueError):
                 self._failed = True
                 return 0.0
-
-    def _sample(self) -> None:
-        while not self._ended.wait(1 / self._hz):
-            self._read()

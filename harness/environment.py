@@ -12,7 +12,7 @@ RECORDED = (
     "OPENBLAS_CORETYPE", "TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTRAOP_THREADS",
     "TF_NUM_INTEROP_THREADS", "XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64",
     "JAX_DEFAULT_MATMUL_PRECISION", "NVIDIA_TF32_OVERRIDE", "CUDA_VISIBLE_DEVICES",
-    "MALLOC_CONF", "LD_PRELOAD",
+    "CUDA_DEVICE_ORDER", "MALLOC_CONF", "LD_PRELOAD",
 )  # fmt: skip
 
 
@@ -41,6 +41,9 @@ def worker_environment(
     if device == "cpu":
         # Hides every accelerator, also from a framework that is only imported on the side.
         environment |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "-1"}
+    elif device == "gpu":
+        # CUDA's own order is by speed; the driver, which says what was used, counts by place.
+        environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
     if root is not None:
         environment["PYTHONPATH"] = str(root)
     return {**environment, **(variables or {})}

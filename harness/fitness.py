@@ -12,9 +12,10 @@ from pathlib import Path
 
 import psutil
 
+from harness import nvml
 from harness.clock import pause
 from harness.environment import cpu_count
-from harness.probes import CpuReading, gpu_processes
+from harness.probes import CpuReading
 from harness.units import aligned, percent
 
 SAMPLE_S = 1.0
@@ -199,10 +200,11 @@ def _threads() -> Check:
 
 
 def _gpu() -> Check:
-    found = gpu_processes()
+    found = nvml.processes()
+    without = "not told" if nvml.cuda_devices() else "no GPU"
     return Check(
         "GPU processes",
-        "no GPU" if found is None else str(found),
+        without if found is None else str(found),
         "0",
         None if found is None else found == 0,
         "end the other processes on the GPU",

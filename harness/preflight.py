@@ -17,11 +17,10 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
-from importlib.metadata import PackageNotFoundError, requires, version
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from packaging.requirements import Requirement
-
+from harness import tpu
 from harness.backends.ahead import Figures, has_way
 from harness.cellbook import CellBook
 from harness.cells import API_STYLES, BACKENDS, PRECISIONS, Cell
@@ -143,22 +142,14 @@ def barred(cell: Cell, target: Target) -> tuple[str, str] | None:
 def _missing(backend: str, device: str) -> str:
     """What has to be installed first; empty when everything is there."""
     remedy = "`pip install --requirement requirements/preflight.txt` has what fits together"
-    for package in (backend, *(["libtpu"] if device == "tpu" else [])):
+    for package in (backend, *([tpu.DRIVER] if device == "tpu" else [])):
         try:
             found = version(package)
         except PackageNotFoundError:
             return f"no package {package} in this environment; {remedy}"
-        if package == "libtpu" and (wanted := _wanted_libtpu(found)):
-            return f"libtpu {found} does not match jax, which asks for {wanted}; {remedy}"
-    return ""
-
-
-def _wanted_libtpu(found: str) -> str:
-    """What the installed JAX asks for of its TPU library, if `found` is not it."""
-    for text in requires("jax") or []:
-        requirement = Requirement(text)
-        if requirement.name == "libtpu" and not requirement.specifier.contains(found):
-            return str(requirement.specifier)
+        wanted = tpu.wanted_driver() if package == tpu.DRIVER else None
+        if wanted is not None and not wanted.specifier.contains(found):
+            return f"libtpu {found} does not match jax, which asks for {wanted.specifier}; {remedy}"
     return ""
 
 

@@ -14,19 +14,20 @@ from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeVar
 
 import psutil
 
 from harness.clock import process_cpu
 from harness.environment import cpu_count, recorded_variables
+from harness.nvml import cuda_devices
 from harness.schema import Block, Contention, Environment
 
-Answer = TypeVar("Answer")
+CUDA_RUNTIMES = ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12", "nvidia-cuda-runtime-cu11")
+"""What the CUDA builds of all three backends bring; its version is CUDA's."""
 
 PACKAGES = (
-    "keras", "tensorflow", "tensorflow-cpu", "torch", "jax", "jaxlib", "libtpu", "numpy",
-    "ml-dtypes", "epochmark",
+    "keras", "tensorflow", "tensorflow-cpu", "torch", "jax", "jaxlib", "numpy", "ml-dtypes",
+    "epochmark", "libtpu", *CUDA_RUNTIMES, "nvidia-cudnn-cu12", "nvidia-cudnn-cu13",
 )  # fmt: skip
 
 CONTENDED_SHARE = 0.10
@@ -78,78 +79,16 @@ def cpu_model() -> str:
 
 def package_versions() -> dict[str, str]:
     """Versions of the packages that decide a figure, those that are installed."""
-    found = {}
-    for name in PACKAGES:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+    found = {name: installed(name) for name in PACKAGES}
+    return {name: version for name, version in found.items() if version is not None}
 
 
-@cache
-def cuda_devices() -> tuple[str, ...]:
-    """Names of the CUDA devices that NVML reports; empty without a driver."""
-    import pynvml
-
-    return tuple(_of_each_gpu(lambda gpu: str(pynvml.nvmlDeviceGetName(gpu))) or ())
-
-
-def gpu_processes() -> int | None:
-    """How many processes compute on the CUDA devices; None without a driver."""
-    import pynvml
-
-    counts = _of_each_gpu(lambda gpu: len(pynvml.nvmlDeviceGetComputeRunningProcesses(gpu)))
-    return None if counts is None else sum(counts)
-
-
-def gpu_joules(number: int) -> float:
-    """Energy of a CUDA device since its driver was loaded (Volta and later).
-
-    Raises OSError where it does not tell.
-    """
-    import pynvml
-
-    return _of_gpu(number, pynvml.nvmlDeviceGetTotalEnergyConsumption) / 1e3
-
-
-def gpu_watts(number: int) -> float:
-    """Power of a CUDA device, on most of them the mean of the last second.
-
-    Raises OSError where it does not tell.
-    """
-    import pynvml
-
-    return _of_gpu(number, pynvml.nvmlDeviceGetPowerUsage) / 1e3
-
-
-def _of_gpu(number: int, ask: Callable[[Any], int]) -> int:
-    """What NVML answers for one device; OSError in place of its errors, a lost device's too."""
-    import pynvml
-
+def installed(package: str) -> str | None:
+    """The version of a package in this environment."""
     try:
-        pynvml.nvmlInit()
-        try:
-            return ask(pynvml.nvmlDeviceGetHandleByIndex(number))
-        finally:
-            pynvml.nvmlShutdown()
-    except pynvml.NVMLError as error:
-        raise OSError(f"CUDA device {number}: {error}") from error
-
-
-def _of_each_gpu(ask: Callable[[Any], Answer]) -> list[Answer] | None:
-    """What NVML answers for each device; None without a driver."""
-    import pynvml
-
-    try:
-        pynvml.nvmlInit()
-    except pynvml.NVMLError:
+        return version(package)
+    except PackageNotFoundError:
         return None
-    try:
-        count = pynvml.nvmlDeviceGetCount()
-        return [ask(pynvml.nvmlDeviceGetHandleByIndex(number)) for number in range(count)]
-    finally:
-        pynvml.nvmlShutdown()
 
 
 def resident_bytes() -> int | None:

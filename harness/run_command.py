@@ -158,8 +158,10 @@ def outcome(run: Run) -> str:
         for name in names
         if name in run.metrics
     ]
-    marked = " (contended)" if run.contention.contended else ""
-    return f"ok, {', '.join(figures)}{marked}"
+    throttled = run.accelerator is not None and run.accelerator.throttled
+    marks = {"contended": run.contention.contended, "throttled": throttled}
+    marked = ", ".join(mark for mark, holds in marks.items() if holds)
+    return f"ok, {', '.join(figures)}{f' ({marked})' if marked else ''}"
 
 
 def duration(seconds: float) -> str:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness import SUITE_VERSION, child, data, energy, probes
+from harness import SUITE_VERSION, accelerators, child, data, energy, probes
 from harness.cells import Cell, parse_cell
 from harness.clock import now, utc_now
 from harness.errors import DataError, ResultsError, UsageError
@@ -307,11 +307,16 @@ def _measured(blank: Run, cell: Cell, extras: Extras) -> Run:
         protocol=blank.protocol,
         weights=str(extras.weights.absolute()) if extras.weights else "",
     )
-    with energy.Sampler(energy.counters(cell.device)) as sampler:
+    with (
+        accelerators.watched(cell.device) as watch,
+        energy.Sampler(energy.counters(cell.device)) as sampler,
+    ):
         ended = child.run_worker(job, on_mark=sampler.mark)
     samples = ended.report.samples if ended.report else Samples()
     contention = probes.contention(before, probes.CpuReading.take(), ended.cpu_s)
-    if mostly_disturbed(samples.steady or samples.infer):
+    accelerator = watch.accelerator()
+    shared = accelerator is not None and bool(accelerator.other_processes)
+    if shared or mostly_disturbed(samples.steady or samples.infer):
         contention = replace(contention, contended=True)
     run = replace(
         blank,
@@ -320,6 +325,7 @@ def _measured(blank: Run, cell: Cell, extras: Extras) -> Run:
         log_tail=ended.log_tail,
         contention=contention,
         energy=sampler.energy(),
+        accelerator=accelerator,
         price=extras.price,
     )
     report = ended.report

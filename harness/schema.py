@@ -1,6 +1,7 @@
 """The record of a run: one frozen dataclass tree, which is the schema of every results file.
 
 Format history, newest first:
+6 (2026-11): the accelerator of a run, watched (`Accelerator`).
 5 (2026-11): energy of the epochs (`Energy`); another number of epochs, an end by cost, and what
     ended a training (`Protocol.epochs`, `Protocol.stop_s_per_tenth`, `Samples.train_outcome`).
 4 (2026-11): what else ran beside each block (`Block`), and a rule that ends the timed blocks
@@ -19,7 +20,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-SCHEMA_VERSION = 5
+SCHEMA_VERSION = 6
 
 STATUSES = (
     "ok",
@@ -170,8 +171,8 @@ class Contention:
     """What else the machine did while the run lasted.
 
     `others_cpu_share` is the share of all CPU time that other processes used, steal included;
-    `contended` says that it was above the limit under which rows are ranked, or that too few timed
-    blocks were undisturbed.
+    `contended` says that it was above the limit under which rows are ranked, that too few timed
+    blocks were undisturbed, or that others computed on the run's accelerator.
     """
 
     load_1m_before: float | None = None
@@ -196,6 +197,73 @@ class Energy:
     domains: tuple[str, ...]
     sampling_hz: float
     epochs_j: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class Device:
+    """An accelerator and its driver, as `probe` (`nvml`) tells; None for what it does not.
+
+    `uuid_digest` tells two devices apart: the first 16 hex digits of the SHA-256 of the maker's
+    identifier, which is not recorded. `mig` says that the device is divided into instances.
+    """
+
+    probe: str
+    name: str
+    uuid_digest: str
+    driver: str
+    memory_bytes: int | None
+    mig: bool | None
+
+
+@dataclass(frozen=True)
+class DeviceReading:
+    """An accelerator at one moment; None for what is not told.
+
+    Memory in use is the whole device's (`memory_used_bytes`, the driver's own included), and that
+    of the run's processes. `utilisation` is the share of the last moments (by device a sixth of a
+    second to a second) in which something ran. `energy_j` counts from when the driver was loaded.
+    `throttle_reasons` are why clocks are below their highest, by nvidia-smi's names.
+    """
+
+    memory_used_bytes: int | None = None
+    own_memory_bytes: int | None = None
+    utilisation: float | None = None
+    power_w: float | None = None
+    energy_j: float | None = None
+    temperature_c: float | None = None
+    sm_clock_hz: float | None = None
+    memory_clock_hz: float | None = None
+    throttle_reasons: tuple[str, ...] | None = None
+    processes: int | None = None
+    own_processes: int | None = None
+
+
+@dataclass(frozen=True)
+class Accelerator:
+    """The accelerator of a run, read outside the measured process; None for what is not told.
+
+    Read before the worker started, after it ended, and `sampling_hz` times a second in between
+    (`samples` of these). Means and the lowest clock are of the samples, all else of the two ends
+    too. A `throttled` run was slowed down by heat or by its supply of power
+    (`harness.nvml.SLOWDOWNS`) in any reading; short slow-downs between two readings are not seen.
+    `other_processes` is the most of others at a time. `failure` says why reading ended too early.
+    """
+
+    device: Device
+    sampling_hz: float
+    samples: int
+    before: DeviceReading | None
+    after: DeviceReading | None
+    peak_memory_used_bytes: int | None
+    peak_own_memory_bytes: int | None
+    mean_utilisation: float | None
+    mean_power_w: float | None
+    max_temperature_c: float | None
+    min_sm_clock_hz: float | None
+    throttle_reasons: tuple[str, ...] | None
+    throttled: bool
+    other_processes: int | None
+    failure: str = ""
 
 
 @dataclass(frozen=True)
@@ -298,6 +366,7 @@ class Run:
     gate: Gate = field(default_factory=Gate)
     contention: Contention = field(default_factory=Contention)
     energy: Energy | None = None
+    accelerator: Accelerator | None = None
     data: DataOrigin | None = None
     quality_metric: str = ""
     higher_is_better: bool = True

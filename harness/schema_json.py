@@ -27,6 +27,7 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     2: lambda fields: fields,
     3: lambda fields: _without_interval_rule(fields),
     4: lambda fields: fields,  # without energy, which is then absent
+    5: lambda fields: fields,  # without a watched accelerator
 }
 """For each older schema version, what turns its line into one of the next version."""
 

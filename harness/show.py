@@ -225,7 +225,7 @@ def _status(row: pd.Series[Any], numbers: dict[str, int], *, replicated: bool) -
         parts.append(f"[{numbers[row['reason']]}]")
     if replicated:
         parts.append(f"n={row['n']}")
-    named = (("*", "contended"), ("~", "extrapolated"), ("!", "altered"))
+    named = (("*", "contended"), ("^", "throttled"), ("~", "extrapolated"), ("!", "altered"))
     marks = [mark for mark, name in named if row[name]]
     return " ".join(parts + marks)
 

@@ -46,7 +46,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
         found = [_interval(values) for _, values in groups[metric]]
         for place, name in enumerate(ends):
             rows[name] = [pair[place] for pair in found]
-    for mark in ("contended", "altered", "extrapolated"):
+    for mark in ("contended", "throttled", "altered", "extrapolated"):
         rows[mark] = groups[mark].any()
     rows.insert(0, "n", groups.size())
     rows = rows.reset_index()
@@ -100,6 +100,8 @@ def footnotes(rows: pd.DataFrame, *, shows_cost: bool) -> list[str]:
             )
     if rows["contended"].any():
         notes.append("* Other processes used the machine meanwhile; these rows are not ranked.")
+    if rows["throttled"].any():
+        notes.append("^ The accelerator was slowed down by heat or by its supply of power.")
     if rows["altered"].any():
         notes.append("! The row was changed after it was written.")
     if rows["extrapolated"].any():

@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 
+from harness import tpu
 from harness.cells import Cell
 from harness.localdata import VARIABLE
-from harness.probes import cuda_devices
+from harness.nvml import absence
 from harness.registry import workloads
 
 
@@ -62,7 +63,9 @@ def _unavailable(cell: Cell) -> str:
     if workloads()[cell.workload].scales[cell.scale].owned and not os.environ.get(VARIABLE):
         return f"no {VARIABLE}, the folder of data that only its owner has"
     if cell.device == "gpu":
-        return "no measuring on GPUs yet" if cuda_devices() else "no CUDA device"
+        absent = absence()
+        return absent.told("no CUDA device") if absent else "no measuring on GPUs yet"
     if cell.device == "tpu":
-        return "no TPU"
+        absent = tpu.absence()
+        return absent.told("no TPU") if absent else "no measuring on TPUs yet"
     return ""

@@ -7,13 +7,15 @@ from dataclasses import replace
 
 import pytest
 
-from harness import registry
+from harness import registry, tpu
 from harness import support as support_module
+from harness.absence import Absence
 from harness.cells import API_STYLES, AXES, BACKENDS, Cell, all_cells, parse_cell, select
 from harness.errors import UsageError
 from harness.plans import PLANS, planned
 from harness.support import Support, support
 
+ABSENCE, WHY = Absence("none was built in", "buy one"), "none was built in; buy one"
 WORKLOADS = ("bert", "lstm_eta", "recommender", "resnet50")
 CELL = "bert/smoke/train/jax/float32/functional/cpu"
 SHAPE = "workload/scale/phase/backend/precision/api_style/device"
@@ -23,7 +25,8 @@ SHAPE = "workload/scale/phase/backend/precision/api_style/device"
 def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
     """A machine with all packages and no accelerator or own data, whatever this one has."""
     monkeypatch.delenv("EPOCHMARK_DATA", raising=False)
-    monkeypatch.setattr(support_module, "cuda_devices", lambda: ())
+    monkeypatch.setattr(support_module, "absence", lambda: ABSENCE)
+    monkeypatch.setattr(tpu, "absence", lambda: ABSENCE)
     monkeypatch.setattr(support_module, "_installed", lambda module: True)
 
 
@@ -155,8 +158,12 @@ def test_a_glob_that_can_match_nothing_is_told(pattern: str, sentence: str) -> N
             "unsupported",
             "TensorFloat-32, a mode of NVIDIA GPUs",
         ),
-        ("bert/smoke/train/jax/tensorfloat32/functional/gpu", "unavailable", "no CUDA device"),
-        ("bert/smoke/train/torch/float32/custom_loop/gpu", "unavailable", "no CUDA device"),
+        (
+            "bert/smoke/train/jax/tensorfloat32/functional/gpu",
+            "unavailable",
+            f"no CUDA device: {WHY}",
+        ),
+        ("bert/smoke/train/torch/float32/custom_loop/gpu", "unavailable", f"no CUDA device: {WHY}"),
         (
             "bert/smoke/train/torch/float32/functional/tpu",
             "unsupported",
@@ -167,7 +174,7 @@ def test_a_glob_that_can_match_nothing_is_told(pattern: str, sentence: str) -> N
             "unsupported",
             "float16, without units on a TPU",
         ),
-        ("bert/smoke/train/jax/mixed_bfloat16/functional/tpu", "unavailable", "no TPU"),
+        ("bert/smoke/train/jax/mixed_bfloat16/functional/tpu", "unavailable", f"no TPU: {WHY}"),
     ],
 )
 def test_a_cell_that_cannot_run_has_a_reason(text: str, status: str, reason: str) -> None:
@@ -229,10 +236,12 @@ def test_full_is_the_network_of_standard_on_other_data(name: str) -> None:
         assert 0 < schedule.warmup_steps <= steps // 10
 
 
-def test_a_cuda_device_does_not_yet_make_a_gpu_cell_run(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(support_module, "cuda_devices", lambda: ("NVIDIA H100",))
-    gpu = cell("bert/smoke/train/torch/float32/functional/gpu")
-    assert support(gpu) == Support("unavailable", "no measuring on GPUs yet")
+def test_a_device_does_not_yet_make_its_cells_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(support_module, "absence", lambda: None)
+    monkeypatch.setattr(tpu, "absence", lambda: None)
+    for device, devices in (("gpu", "GPUs"), ("tpu", "TPUs")):
+        found = support(cell(f"bert/smoke/train/jax/float32/functional/{device}"))
+        assert found == Support("unavailable", f"no measuring on {devices} yet")
 
 
 def test_a_missing_package_makes_only_its_cells_unavailable(

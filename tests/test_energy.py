@@ -13,7 +13,7 @@ from typing import Any
 import pynvml
 import pytest
 
-from harness import data, energy, energy_command, probes, runner
+from harness import data, energy, energy_command, nvml, runner
 from harness.carbon import COLUMNS, MODELS, Intensity, find_intensity, read_intensities
 from harness.cells import parse_cell
 from harness.energy import Counter, Sampler, counters, rapl
@@ -105,7 +105,7 @@ class Devices:
         }.items():
             monkeypatch.setattr(pynvml, name, answer)
         # Asked once in a process, so that a stand-in below it would stay.
-        monkeypatch.setattr(probes, "cuda_devices", lambda: ("NVIDIA",) * len(self.mj))
+        monkeypatch.setattr(nvml, "cuda_devices", lambda: ("NVIDIA",) * len(self.mj))
         return self
 
     def count(self, more: int) -> None:
@@ -159,7 +159,7 @@ def test_a_lost_device_ends_the_counting(monkeypatch: pytest.MonkeyPatch, told: 
     devices = Devices(mj=[None], mw=[None])
     setattr(devices, told, [10_000])
     devices.install(monkeypatch)
-    (counter,) = energy.nvml()
+    (counter,) = energy.devices()
     with Sampler([counter]) as sampler:
         sampler.mark(BEGIN)
         devices.lost = True

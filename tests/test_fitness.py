@@ -9,7 +9,7 @@ from typing import Any
 import psutil
 import pytest
 
-from harness import fitness
+from harness import fitness, nvml
 from harness.fitness import Check
 from harness.probes import CpuReading
 
@@ -27,7 +27,7 @@ def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(psutil, "cpu_count", lambda: 2)
     monkeypatch.setattr(psutil, "virtual_memory", lambda: Memory(2**30))
     monkeypatch.setattr(psutil, "swap_memory", lambda: Swap(0))
-    monkeypatch.setattr(fitness, "gpu_processes", lambda: None)
+    monkeypatch.setattr(nvml, "processes", lambda: None)
     for name in fitness.THREADS:
         monkeypatch.delenv(name, raising=False)
     readings(monkeypatch)
@@ -173,8 +173,16 @@ def test_thread_settings(
 def test_gpu_processes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, count: Any, fit: bool | None
 ) -> None:
-    monkeypatch.setattr(fitness, "gpu_processes", lambda: count)
+    monkeypatch.setattr(nvml, "processes", lambda: count)
     assert check(tmp_path, "GPU processes").fit is fit
+
+
+@pytest.mark.parametrize(("devices", "found"), [((), "no GPU"), (("NVIDIA L4",), "not told")])
+def test_processes_that_are_not_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, devices: tuple[str, ...], found: str
+) -> None:
+    monkeypatch.setattr(nvml, "cuda_devices", lambda: devices)
+    assert check(tmp_path, "GPU processes").found == found
 
 
 def test_the_remedy_of_what_is_unfit_is_told(tmp_path: Path) -> None:

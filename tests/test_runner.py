@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from harness import child, cli, data, run_command, runner
+from harness import child, cli, data, run_command, runner, tpu
 from harness import support as support_module
+from harness.absence import Absence
 from harness.cells import Cell, parse_cell
 from harness.child import Ended
 from harness.errors import DataError, ResultsError, UsageError
@@ -80,7 +81,8 @@ def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An empty folder, a machine with all packages and no accelerator, and no data to fetch."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("EPOCHMARK_MACHINE", "laptop")
-    monkeypatch.setattr(support_module, "cuda_devices", lambda: ())
+    monkeypatch.setattr(support_module, "absence", lambda: Absence("none", "buy one"))
+    monkeypatch.setattr(tpu, "absence", lambda: Absence("none", "buy one"))
     monkeypatch.setattr(support_module, "_installed", lambda module: True)
     monkeypatch.setattr(data, "fetch", lambda workload, scale, **_: None)
 
@@ -196,8 +198,11 @@ def test_a_cell_that_cannot_run_gets_its_row_without_a_process(
 ) -> None:
     monkeypatch.delenv("EPOCHMARK_DATA", raising=False)
     reasons = {
-        "bert/smoke/train/jax/float32/functional/gpu": ("unavailable", "no CUDA device"),
-        "bert/smoke/train/jax/float32/functional/tpu": ("unavailable", "no TPU"),
+        "bert/smoke/train/jax/float32/functional/gpu": (
+            "unavailable",
+            "no CUDA device: none; buy one",
+        ),
+        "bert/smoke/train/jax/float32/functional/tpu": ("unavailable", "no TPU: none; buy one"),
         "bert/smoke/train/jax/tensorfloat32/functional/cpu": (
             "unsupported",
             "TensorFloat-32, a mode of NVIDIA GPUs",
@@ -574,7 +579,7 @@ def test_a_row_without_a_process_is_told_like_any_other(
     assert said.status == 0
     assert said.out.splitlines()[:2] == [
         f"[  1/1] {gpu} ...",
-        "[  1/1]     unavailable: no CUDA device",
+        "[  1/1]     unavailable: no CUDA device: none; buy one",
     ]
     assert "1 runs: 1 unavailable. Results: " in said.out
 

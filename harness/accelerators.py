@@ -1,0 +1,182 @@
+"""An accelerator, watched by the parent while a worker uses it: before, after and in between.
+
+A probe is a device and a function that reads it. NVIDIA's devices have one (`harness.nvml`). AMD's
+GPUs have none, and no cell runs on them. Nor have TPUs: the memory of a TPU is known only to the
+process that holds it (JAX's `memory_stats`), so that it belongs to the worker's own report.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import dataclass
+from functools import partial
+from statistics import fmean
+from typing import TypeVar
+
+import psutil
+
+from harness import nvml
+from harness.sampling import Periodic
+from harness.schema import Accelerator, Device, DeviceReading
+
+Number = TypeVar("Number", int, float)
+
+SAMPLING_HZ = 1.0
+
+
+@dataclass(frozen=True)
+class Probe:
+    """`read` raises OSError when the device is lost."""
+
+    device: Device
+    read: Callable[[], DeviceReading]
+
+
+@contextmanager
+def watched(device: str, hz: float = SAMPLING_HZ) -> Iterator[Watch]:
+    """A watch over the accelerator that a cell on `device` uses.
+
+    Over nothing on a `cpu`, or where no driver answers.
+    """
+    with ExitStack() as stack:
+        probe = None
+        if device == "gpu":
+            with suppress(OSError):
+                stack.enter_context(nvml.opened())
+                probe = _nvidia(nvml.used())
+        yield stack.enter_context(Watch(probe, hz))
+
+
+def _nvidia(number: int) -> Probe:
+    return Probe(nvml.device(number), partial(nvml.reading, number, Own()))
+
+
+class Own:
+    """Which processes belong to this one: itself and all below it, also after they have ended."""
+
+    def __init__(self) -> None:
+        self._known = {os.getpid()}
+
+    def __call__(self, process: int) -> bool:
+        if process not in self._known and self._is_below(process):
+            self._known.add(process)
+        return process in self._known
+
+    @staticmethod
+    def _is_below(process: int) -> bool:
+        try:
+            return os.getpid() in [parent.pid for parent in psutil.Process(process).parents()]
+        except psutil.Error:  # ended, or of another container
+            return False
+
+
+class Watch:
+    """Reads a probe when its context is entered and left, and `hz` times a second in between."""
+
+    def __init__(self, probe: Probe | None, hz: float = SAMPLING_HZ) -> None:
+        self._probe = probe
+        self._hz = hz
+        self._sampling = Periodic(self._sample, hz)
+        self._before: DeviceReading | None = None
+        self._after: DeviceReading | None = None
+        self._between: list[DeviceReading] = []
+        self._failure = ""
+
+    def __enter__(self) -> Watch:
+        if self._probe is not None:
+            self._before = self._read()
+            self._sampling.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._probe is not None:
+            self._sampling.stop()
+            self._after = self._read()
+
+    @property
+    def samples(self) -> int:
+        """How many readings there are in between, so far."""
+        return len(self._between)
+
+    @property
+    def failure(self) -> str:
+        """Why the device can't be read any more; empty as long as it can."""
+        return self._failure
+
+    def _sample(self) -> None:
+        found = self._read()
+        if found is not None:
+            self._between.append(found)
+
+    def _read(self) -> DeviceReading | None:
+        """None from the first failure on: a device that was lost does not come back to a run."""
+        if self._probe is None or self._failure:
+            return None
+        try:
+            return self._probe.read()
+        except OSError as error:
+            self._failure = str(error)
+            return None
+
+    def accelerator(self) -> Accelerator | None:
+        """What was seen; None where nothing was watched."""
+        if self._probe is None:
+            return None
+        ends = [reading for reading in (self._before, self._after) if reading is not None]
+        every = [*ends, *self._between]
+        reasons = _seen(every)
+        return Accelerator(
+            device=self._probe.device,
+            sampling_hz=self._hz,
+            samples=len(self._between),
+            before=self._before,
+            after=self._after,
+            peak_memory_used_bytes=_most([reading.memory_used_bytes for reading in every]),
+            peak_own_memory_bytes=_most([reading.own_memory_bytes for reading in every]),
+            mean_utilisation=_mean([reading.utilisation for reading in self._between]),
+            mean_power_w=_mean([reading.power_w for reading in self._between]),
+            max_temperature_c=_most([reading.temperature_c for reading in every]),
+            min_sm_clock_hz=min(_present([r.sm_clock_hz for r in self._between]), default=None),
+            throttle_reasons=reasons,
+            throttled=bool(nvml.SLOWDOWNS.intersection(reasons or ())),
+            other_processes=_others(ends, self._between),
+            failure=self._failure,
+        )
+
+
+def _present(values: Sequence[float | None]) -> list[float]:
+    return [value for value in values if value is not None]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    present = _present(values)
+    return fmean(present) if present else None
+
+
+def _most(values: Sequence[Number | None]) -> Number | None:
+    return max((value for value in values if value is not None), default=None)
+
+
+def _seen(readings: Sequence[DeviceReading]) -> tuple[str, ...] | None:
+    """Each reason once, in order of appearance; None where no reading tells."""
+    told = [r.throttle_reasons for r in readings if r.throttle_reasons is not None]
+    return tuple(dict.fromkeys(reason for reasons in told for reason in reasons)) if told else None
+
+
+def _others(ends: Sequence[DeviceReading], between: Sequence[DeviceReading]) -> int | None:
+    """The most processes of others at a time.
+
+    In a container the driver may tell identifiers of another namespace, where the run's own is not
+    found: then only the ends count, when the run has no process.
+    """
+    recognised = any(reading.own_processes for reading in between)
+    return _most(
+        [
+            None
+            if reading.processes is None or reading.own_processes is None
+            else reading.processes - reading.own_processes
+            for reading in (*ends, *(between if recognised else ()))
+        ]
+    )

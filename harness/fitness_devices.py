@@ -1,0 +1,249 @@
+"""What `epochmark doctor --device gpu` (or `tpu`) checks: can cells run on it, and is it fit.
+
+Nothing is changed on the device, and no framework is imported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+
+from harness import answers, nvml, tpu
+from harness.absence import Absence
+from harness.fitness import HOT_CELSIUS, IDLE_SHARE, Check, render
+from harness.probes import CUDA_RUNTIMES, installed
+from harness.schema import Device, DeviceReading
+
+MEMORY_SHARE = 0.05
+"""A driver keeps some of the memory for itself, so that an idle device has some in use as well."""
+
+LEAST_DRIVER = {11: 450, 12: 525, 13: 580}
+"""By CUDA's major version, the least release of the driver that runs all builds of it."""
+LEAST_DRIVER_SOURCE = (
+    "https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html"
+)
+
+
+@dataclass(frozen=True)
+class Examined:
+    """`needed` is what no cell runs without, `wanted` what good figures ask for besides."""
+
+    device: str
+    needed: tuple[Check, ...]
+    wanted: tuple[Check, ...] = ()
+
+    @property
+    def lacking(self) -> tuple[Check, ...]:
+        """What keeps every cell from running."""
+        return tuple(check for check in self.needed if check.fit is False)
+
+    @property
+    def status(self) -> str:
+        """`available` or `unavailable`."""
+        return "unavailable" if self.lacking else "available"
+
+
+def examine(device: str) -> Examined:
+    """The checks of a `gpu` or a `tpu`."""
+    return _gpu() if device == "gpu" else _tpu()
+
+
+def _gpu() -> Examined:
+    runtimes = cuda_runtimes()
+    absent = nvml.absence()
+    if absent is None:
+        try:
+            with nvml.opened():
+                return _nvidia(nvml.used(), runtimes)
+        except OSError as error:
+            absent = nvml.failing(error)
+    return Examined("gpu", (_missing("GPU", absent), _cuda_build(runtimes)))
+
+
+def _missing(name: str, absent: Absence) -> Check:
+    return Check(name, absent.reason, "one that a run can use", False, absent.remedy)
+
+
+def _nvidia(number: int, runtimes: Mapping[str, str]) -> Examined:
+    device = nvml.device(number)
+    reading = nvml.reading(number, lambda process: False)
+    place = f"number {number} of {len(nvml.cuda_devices())}"
+    there = Check("GPU", f"{device.name}, {place}", "one that a run can use", True)
+    return Examined(
+        "gpu",
+        (there, _cuda_build(runtimes), *_drivers(device.driver, runtimes)),
+        (
+            _processes(reading),
+            _utilisation(reading),
+            _memory(device, reading),
+            _mig(device),
+            _throttling(reading),
+            _temperature(reading),
+            _persistence(nvml.persistent(number)),
+            _energy(reading),
+        ),
+    )
+
+
+def cuda_runtimes() -> dict[str, str]:
+    """The CUDA runtimes that backends brought into this environment, with their versions."""
+    found = {name: installed(name) for name in CUDA_RUNTIMES}
+    return {name: version for name, version in found.items() if version is not None}
+
+
+def _cuda_build(runtimes: Mapping[str, str]) -> Check:
+    return Check(
+        "CUDA build",
+        ", ".join(f"{name} {version}" for name, version in runtimes.items()) or "none installed",
+        "a backend that is built for CUDA",
+        bool(runtimes),
+        "install jax[cuda13], tensorflow[and-cuda] or a torch that is not the CPU build, best "
+        "each in an environment of its own",
+    )
+
+
+def _drivers(driver: str, runtimes: Mapping[str, str]) -> list[Check]:
+    """A check per major version of CUDA: its least driver, by NVIDIA's table."""
+    majors = sorted({int(version.split(".")[0]) for version in runtimes.values()})
+    return [_driver(driver, major, LEAST_DRIVER.get(major)) for major in majors]
+
+
+def _driver(driver: str, cuda: int, least: int | None) -> Check:
+    name, release = f"driver for CUDA {cuda}", re.match(r"\d+", driver)
+    if least is None or release is None:
+        return Check(name, driver or "not told", "not known", None)
+    return Check(
+        name,
+        driver,
+        f"at least {least} ({LEAST_DRIVER_SOURCE})",
+        int(release.group()) >= least,
+        f"install driver {least} or later, or backends that are built for an older CUDA",
+    )
+
+
+def _processes(reading: DeviceReading) -> Check:
+    count = reading.processes
+    return Check(
+        "other processes",
+        "not told" if count is None else str(count),
+        "0",
+        None if count is None else count == 0,
+        "end the other processes on the GPU; nvidia-smi names them",
+    )
+
+
+def _share(share: float | None, most: float) -> tuple[str, bool | None]:
+    if share is None:
+        return "not told", None
+    return f"{100 * share:.0f} %", share <= most
+
+
+def _utilisation(reading: DeviceReading) -> Check:
+    found, fit = _share(reading.utilisation, IDLE_SHARE)
+    return Check(
+        "utilisation", found, f"at most {100 * IDLE_SHARE:.0f} %", fit,
+        "end what computes on the GPU, in other containers too, which this one cannot see",
+    )  # fmt: skip
+
+
+def _memory(device: Device, reading: DeviceReading) -> Check:
+    used, total = reading.memory_used_bytes, device.memory_bytes
+    found, fit = _share(used / total if used is not None and total else None, MEMORY_SHARE)
+    return Check(
+        "memory in use", found, f"at most {100 * MEMORY_SHARE:.0f} % (the driver keeps some)", fit,
+        "end what holds the GPU's memory",
+    )  # fmt: skip
+
+
+def _mig(device: Device) -> Check:
+    return Check(
+        "MIG",
+        {True: "on", False: "off", None: "not told"}[device.mig],
+        "off: an instance is a part of the device, whose peak and power are not its own",
+        None if device.mig is None else not device.mig,
+        "let its administrator switch it off (nvidia-smi -mig 0)",
+    )
+
+
+def _throttling(reading: DeviceReading) -> Check:
+    reasons = reading.throttle_reasons
+    return Check(
+        "throttling",
+        "not told" if reasons is None else ", ".join(reasons) or "none",
+        f"none of {', '.join(sorted(nvml.SLOWDOWNS))}",
+        None if reasons is None else nvml.SLOWDOWNS.isdisjoint(reasons),
+        "let the GPU cool down, and look at its fans and its supply of power",
+    )
+
+
+def _temperature(reading: DeviceReading) -> Check:
+    found = reading.temperature_c
+    return Check(
+        "temperature",
+        "not told" if found is None else f"{found:.0f} °C",
+        f"below {HOT_CELSIUS:.0f} °C",
+        None if found is None else found < HOT_CELSIUS,
+        "let the GPU cool down, and look at its fans",
+    )
+
+
+def _persistence(on: bool | None) -> Check:
+    return Check(
+        "persistence",
+        {True: "on", False: "off", None: "not told"}[on],
+        "on: else the driver starts anew with each run, and so does its energy counter",
+        on,
+        "let its administrator switch it on (nvidia-persistenced, or nvidia-smi -pm 1)",
+    )
+
+
+def _energy(reading: DeviceReading) -> Check:
+    counted, told = reading.energy_j is not None, reading.power_w is not None
+    without = "power only, which is integrated" if told else "not told"
+    return Check(
+        "energy", "counted by the device" if counted else without, "counted", counted or None
+    )
+
+
+def _tpu() -> Examined:
+    files = tpu.device_files()
+    absent = tpu.absence()
+    there = Check("TPU", ", ".join(files), "a device file of one", True)
+    return Examined("tpu", (_missing("TPU", absent) if absent else there, _libtpu()))
+
+
+def _libtpu() -> Check:
+    jax, driver, wanted = installed("jax"), installed(tpu.DRIVER), tpu.wanted_driver()
+    if jax is None or wanted is None:
+        return Check(
+            tpu.DRIVER, "no jax that names one", "the one that jax names", False,
+            "install jax[tpu]",
+        )  # fmt: skip
+    return Check(
+        tpu.DRIVER,
+        driver or "not installed",
+        f"{wanted.specifier}, which jax {jax} names",
+        driver is not None and wanted.specifier.contains(driver),
+        f"install jax[tpu]=={jax}",
+    )
+
+
+def told(found: Examined, output: str, say: Callable[[str], None]) -> None:
+    """The answer as aligned lines with the remedies below, as JSON, or as CSV."""
+    every = [*found.needed, *found.wanted]
+    if output == "json":
+        say(answers.as_json({**asdict(found), "status": found.status}))
+    elif output == "csv":
+        columns = ["name", "fit", "found", "yardstick", "remedy"]
+        say(answers.as_csv([asdict(check) for check in every], columns))
+    else:
+        say(_headline(found.device, found.lacking))
+        render(every, say)
+
+
+def _headline(device: str, lacking: Sequence[Check]) -> str:
+    if not lacking:
+        return f"{device}: available"
+    reasons = "; ".join(f"{check.name}: {check.found}" for check in lacking)
+    return f"{device}: unavailable. {reasons}."

@@ -1,0 +1,120 @@
+"""What `epochmark doctor --device` says without a device; `test_nvml.py` has those with a GPU."""
+
+from __future__ import annotations
+
+import json
+from importlib.metadata import PackageNotFoundError
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from harness import fitness, fitness_devices, tpu
+from harness.absence import Absence
+from harness.cli import app
+from harness.errors import UsageError
+from harness.fitness import Check
+from harness.fitness_devices import Examined
+
+ABSENT = Absence("none was built in", "buy one")
+FOUND = Examined(
+    "tpu",
+    needed=(Check("TPU", "none", "one", False, "buy one"),),
+    wanted=(Check("heat", "20 °C", "below 85 °C", True),),
+)
+
+
+def test_device_files_of_both_kinds_are_found(tmp_path: Path) -> None:
+    for name in ("accel0", "accel1", "accelerator", "vfio/vfio", "vfio/0", "null"):
+        path = tmp_path / "dev" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert tpu.device_files(tmp_path) == ["/dev/accel0", "/dev/accel1", "/dev/vfio/0"]
+    assert tpu.absence(tmp_path) is None
+
+
+def test_without_device_files_there_is_no_tpu(tmp_path: Path) -> None:
+    absent = tpu.absence(tmp_path)
+    assert absent is not None
+    assert absent.told("no TPU").startswith("no TPU: no device file of one; use a machine with")
+
+
+def test_the_libtpu_that_jax_names_is_read_from_its_own_requirements() -> None:
+    found = tpu.wanted_driver(["numpy>=2", 'libtpu==0.0.42.*; extra == "tpu"'])
+    assert found is not None
+    assert str(found.specifier) == "==0.0.42.*"
+    assert tpu.wanted_driver(["numpy>=2"]) is None
+    installed = tpu.wanted_driver()
+    assert installed is not None, "the installed jax names one"
+    assert installed.name == "libtpu"
+
+
+@pytest.mark.parametrize(
+    ("packages", "fit", "found"),
+    [
+        ({"jax": "0.10.2", "libtpu": "0.0.42"}, True, "0.0.42"),
+        ({"jax": "0.10.2", "libtpu": "0.0.42.1"}, True, "0.0.42.1"),
+        ({"jax": "0.10.2", "libtpu": "0.0.41"}, False, "0.0.41"),
+        ({"jax": "0.10.2"}, False, "not installed"),
+        ({}, False, "no jax that names one"),
+    ],
+)
+def test_libtpu_has_to_be_the_one_that_jax_names(
+    monkeypatch: pytest.MonkeyPatch, packages: dict[str, str], fit: bool, found: str
+) -> None:
+    def requires(name: str) -> list[str]:
+        if name not in packages:
+            raise PackageNotFoundError(name)
+        return ['libtpu==0.0.42.*; extra == "tpu"']
+
+    monkeypatch.setattr(tpu, "requires", requires)
+    monkeypatch.setattr(fitness_devices, "installed", packages.get)
+    monkeypatch.setattr(tpu, "device_files", lambda: ["/dev/accel0"])
+    monkeypatch.setattr(tpu, "absence", lambda: None)
+    examined = fitness_devices.examine("tpu")
+    there, libtpu = examined.needed
+    assert (there.fit, there.found) == (True, "/dev/accel0")
+    assert (libtpu.fit, libtpu.found) == (fit, found)
+    assert examined.status == ("available" if fit else "unavailable")
+    assert libtpu.remedy.startswith("install jax[tpu]")
+
+
+@pytest.fixture
+def _asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fitness, "checks", list)
+    monkeypatch.setattr(fitness, "render", lambda found, say: None)
+    monkeypatch.setattr(fitness_devices, "examine", lambda device: FOUND)
+
+
+@pytest.mark.usefixtures("_asked")
+def test_the_answer_in_each_form() -> None:
+    ask = ["doctor", "--device", "tpu"]
+    table = CliRunner().invoke(app, ask)
+    assert table.exit_code == 0
+    assert table.stdout.splitlines() == [
+        "tpu: unavailable. TPU: none.",
+        "TPU   unfit  none   one",
+        "heat  ok     20 °C  below 85 °C",
+        "TPU: buy one.",
+    ]
+    found = json.loads(CliRunner().invoke(app, [*ask, "--format", "json"]).stdout)
+    assert (found["device"], found["status"]) == ("tpu", "unavailable")
+    assert found["needed"][0]["remedy"] == "buy one"
+    csv = CliRunner().invoke(app, [*ask, "--format", "csv"]).stdout
+    assert csv.splitlines()[1] == "TPU,False,none,one,buy one"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["--device", "xpu"], "Unknown device 'xpu'. Known devices: cpu, gpu, tpu."),
+        (
+            ["--device", "gpu", "--calibrate"],
+            "--device is not for --calibrate, which goes by cells: use --only.",
+        ),
+    ],
+)
+def test_a_wrong_call_is_told(arguments: list[str], sentence: str) -> None:
+    answer = CliRunner().invoke(app, ["doctor", *arguments])
+    assert isinstance(answer.exception, UsageError)
+    assert str(answer.exception) == sentence

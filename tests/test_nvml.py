@@ -1,0 +1,581 @@
+"""What the driver of a GPU tells gets into the record, and nothing that it does not tell.
+
+There is no GPU here. The real client (pynvml), in a real child process, loads a stand-in for
+libnvidia-ml.so.1 that is built from `nvml_standin.c` and answers what a file says at that moment.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.accelerators import Own, Probe, Watch, watched
+from harness.nvml import REASONS, SLOWDOWNS
+from harness.schema import Accelerator, Device, DeviceReading
+from harness.show import show
+from harness.store import read_file
+from harness.table import load_table
+from tests.records import make_run, write_session
+
+HERE = Path(__file__).parent
+UUID = "GPU-8f2c1d2e-0000-1111-2222-333344445555"
+GIB = 2**30
+
+QUIET = {
+    "count": 1,
+    "name": "NVIDIA H100 80GB HBM3",
+    "uuid0": UUID,
+    "driver": "580.65.06",
+    "memory_total": 80 * GIB,
+    "memory_used": GIB,
+    "utilisation": 0,
+    "power_mw": 70_000,
+    "energy_mj": 1_000_000,
+    "temperature": 40,
+    "sm_clock_mhz": 1980,
+    "memory_clock_mhz": 2619,
+    "reasons": 1,
+    "mig": 0,
+    "persistence": 1,
+}
+GPU_IS_LOST, NO_PERMISSION, NOT_SUPPORTED, DRIVER_NOT_LOADED = 15, 4, 3, 9
+
+
+@pytest.fixture(scope="session")
+def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder that holds the stand-in."""
+    compiler = shutil.which("cc")
+    assert compiler, "These tests build a C library: install a C compiler (cc), such as gcc."
+    folder = tmp_path_factory.mktemp("nvml")
+    subprocess.run(
+        [
+            *(compiler, "-shared", "-fPIC", "-Wall", "-Wextra", "-Werror"),
+            *("-Wl,-soname,libnvidia-ml.so.1", "-o", folder / "libnvidia-ml.so.1"),
+            HERE / "nvml_standin.c",
+        ],
+        check=True,
+    )
+    return folder
+
+
+@dataclass
+class Machine:
+    """A machine with the stand-in: what it says, and processes that run on it."""
+
+    library: Path
+    state: Path
+
+    def says(
+        self,
+        *,
+        processes: tuple[tuple[int, int], ...] = (),
+        errors: dict[str, int] | None = None,
+        without: tuple[str, ...] = (),
+        **changes: object,
+    ) -> None:
+        """From now on: a quiet GPU with these changes."""
+        lines = [f"{k} {v}" for k, v in (QUIET | changes).items() if k not in without]
+        lines += [f"process {pid} {size}" for pid, size in processes]
+        lines += [f"error {name} {code}" for name, code in (errors or {}).items()]
+        new = self.state.with_suffix(".new")
+        new.write_text("\n".join(lines) + "\n")
+        new.replace(self.state)
+
+    def environment(self, **more: str) -> dict[str, str]:
+        return {
+            **{k: v for k, v in os.environ.items() if k != "CUDA_VISIBLE_DEVICES"},
+            "LD_LIBRARY_PATH": str(self.library),
+            "NVML_STANDIN": str(self.state),
+            **more,
+        }
+
+    def command(self, *arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
+        """The command `epochmark`, on this machine."""
+        code = "from harness.cli import main; main()"
+        return subprocess.run(
+            [sys.executable, "-c", code, *arguments],
+            env=self.environment(**more),
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+
+class Child:
+    """`tests.nvml_child`, which obeys orders."""
+
+    def __init__(self, machine: Machine, **more: str) -> None:
+        self.process = subprocess.Popen(
+            [sys.executable, "-m", "tests.nvml_child"],
+            env=machine.environment(**more),
+            cwd=HERE.parent,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def obey(self, order: str) -> Any:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(f"{order}\n")
+        self.process.stdin.flush()
+        return json.loads(self.process.stdout.readline())
+
+    def accelerator(self) -> dict[str, Any]:
+        found: dict[str, Any] = self.obey("stop")[0]
+        return found
+
+    def end(self) -> None:
+        self.process.communicate()
+
+
+@pytest.fixture
+def machine(library: Path, tmp_path: Path) -> Machine:
+    found = Machine(library, tmp_path / "state")
+    found.says()
+    return found
+
+
+@pytest.fixture
+def start(machine: Machine) -> Iterator[Callable[..., Child]]:
+    children: list[Child] = []
+
+    def started(**more: str) -> Child:
+        children.append(Child(machine, **more))
+        return children[-1]
+
+    yield started
+    for child in children:
+        child.end()
+
+
+# Through the real client, in a real process
+
+
+def test_what_a_quiet_device_tells(start: Callable[..., Child]) -> None:
+    child = start()
+    child.obey("watch")
+    assert child.obey("samples") >= 2
+    found = child.accelerator()
+    assert found["device"] == {
+        "probe": "nvml",
+        "name": "NVIDIA H100 80GB HBM3",
+        "uuid_digest": sha256(UUID.encode()).hexdigest()[:16],
+        "driver": "580.65.06",
+        "memory_bytes": 80 * GIB,
+        "mig": False,
+    }
+    assert found["before"] == {
+        "memory_used_bytes": GIB,
+        "own_memory_bytes": None,
+        "utilisation": 0.0,
+        "power_w": 70.0,
+        "energy_j": 1000.0,
+        "temperature_c": 40.0,
+        "sm_clock_hz": 1.98e9,
+        "memory_clock_hz": 2.619e9,
+        "throttle_reasons": ["gpu_idle"],
+        "processes": 0,
+        "own_processes": 0,
+    }
+    assert found["after"] == found["before"]
+    assert (found["sampling_hz"], found["throttled"], found["failure"]) == (200.0, False, "")
+    assert "8f2c1d2e" not in json.dumps(found), "the identifier itself stays here"
+
+
+def test_a_run_is_seen_between_its_ends_and_throttling_marks_it(
+    machine: Machine, start: Callable[..., Child]
+) -> None:
+    """A worker below the child computes; the device gets hot, and is cool again at the end."""
+    child = start()
+    child.obey("watch")
+    ours = child.process.pid
+    busy: dict[str, Any] = {"utilisation": 100, "power_mw": 700_000, "memory_used": 60 * GIB}
+    machine.says(**busy, processes=((ours, 59 * GIB),), reasons=4)
+    child.obey("samples")
+    machine.says(
+        **busy, processes=((ours, 30 * GIB),), reasons=0x20 | 0x4, temperature=88, sm_clock_mhz=1200
+    )
+    child.obey("samples")
+    machine.says()
+    found = child.accelerator()
+    assert found["throttled"]
+    assert set(found["throttle_reasons"]) == {"gpu_idle", "sw_power_cap", "sw_thermal_slowdown"}
+    assert found["max_temperature_c"] == 88.0
+    assert found["min_sm_clock_hz"] == 1.2e9
+    assert found["peak_memory_used_bytes"] == 60 * GIB
+    assert found["peak_own_memory_bytes"] == 59 * GIB
+    assert 0.0 < found["mean_utilisation"] <= 1.0
+    assert 70.0 < found["mean_power_w"] <= 700.0
+    assert found["other_processes"] == 0
+    assert found["before"]["throttle_reasons"] == found["after"]["throttle_reasons"] == ["gpu_idle"]
+
+
+def test_the_power_cap_alone_is_no_throttling(
+    machine: Machine, start: Callable[..., Child]
+) -> None:
+    machine.says(reasons=4 | 0x1000)
+    child = start()
+    child.obey("watch")
+    found = child.accelerator()
+    assert found["throttle_reasons"] == ["sw_power_cap", "unknown 0x1000"]
+    assert not found["throttled"]
+
+
+def test_processes_of_others_are_counted(machine: Machine, start: Callable[..., Child]) -> None:
+    """Process 1 is above all others, so that it is never the run's."""
+    child = start()
+    child.obey("watch")
+    machine.says(processes=((child.process.pid, 2 * GIB), (1, GIB), (0x7FFFFFFF, GIB)))
+    child.obey("samples")
+    assert child.obey("processes") == 3
+    machine.says()
+    found = child.accelerator()
+    assert found["other_processes"] == 2
+    assert found["peak_own_memory_bytes"] == 2 * GIB
+
+
+def test_processes_by_identifiers_of_another_namespace_are_not_taken_for_others(
+    machine: Machine, start: Callable[..., Child]
+) -> None:
+    """The run's own is among them under another name: only the ends, without it, can tell."""
+    child = start()
+    child.obey("watch")
+    machine.says(processes=((0x7FFFFFFF, GIB),))
+    child.obey("samples")
+    machine.says()
+    assert child.accelerator()["other_processes"] == 0
+
+
+def test_what_may_not_be_asked_is_absent(machine: Machine, start: Callable[..., Child]) -> None:
+    machine.says(
+        errors={
+            "nvmlDeviceGetComputeRunningProcesses_v3": NO_PERMISSION,
+            "nvmlDeviceGetUtilizationRates": NOT_SUPPORTED,
+            "nvmlDeviceGetCurrentClocksEventReasons": NOT_SUPPORTED,
+            "nvmlDeviceGetCurrentClocksThrottleReasons": NOT_SUPPORTED,
+        },
+        without=("mig", "temperature"),
+    )
+    child = start()
+    child.obey("watch")
+    child.obey("samples")
+    assert child.obey("processes") is None
+    found = child.accelerator()
+    for name in ("processes", "own_processes", "utilisation", "throttle_reasons", "temperature_c"):
+        assert found["before"][name] is None, name
+    for name in ("other_processes", "mean_utilisation", "throttle_reasons", "max_temperature_c"):
+        assert found[name] is None, name
+    assert found["device"]["mig"] is None
+    assert (found["mean_power_w"], found["throttled"], found["failure"]) == (70.0, False, "")
+
+
+def test_older_drivers_know_the_reasons_by_their_older_name(
+    machine: Machine, start: Callable[..., Child]
+) -> None:
+    machine.says(errors={"nvmlDeviceGetCurrentClocksEventReasons": NOT_SUPPORTED}, reasons=0x40)
+    child = start()
+    child.obey("watch")
+    assert child.accelerator()["throttle_reasons"] == ["hw_thermal_slowdown"]
+
+
+def test_a_device_that_is_lost_ends_the_reading_and_nothing_else(
+    machine: Machine, start: Callable[..., Child]
+) -> None:
+    child = start()
+    child.obey("watch")
+    child.obey("samples")
+    child.obey("begin")
+    machine.says(errors={"nvmlDeviceGetHandleByIndex_v2": GPU_IS_LOST})
+    child.obey("samples")
+    child.obey("end")
+    machine.says()  # it does not come back to a run
+    found, energy = child.obey("stop")
+    assert found["failure"] == "CUDA device 0: GPU is lost"
+    assert found["samples"] >= 2
+    assert found["before"]["power_w"] == 70.0
+    assert found["after"] is None
+    assert energy is None
+
+
+def test_energy_is_counted_or_integrated_where_the_driver_has_no_counter(
+    machine: Machine, start: Callable[..., Child]
+) -> None:
+    for energy, method in ((5_000_000, "nvml"), (None, "nvml-power")):
+        without = () if energy else ("energy_mj",)
+        machine.says(without=without)
+        child = start()
+        child.obey("watch")
+        child.obey("begin")
+        machine.says(without=without, energy_mj=1_250_000)
+        child.obey("samples")
+        child.obey("end")
+        found, joules = child.obey("stop")
+        assert joules["method"] == method
+        assert found["before"]["energy_j"] == (1000.0 if energy else None)
+        (epoch,) = joules["epochs_j"]
+        assert epoch == 250.0 if energy else epoch > 0
+
+
+def test_a_run_uses_the_first_device_that_cuda_may_see(
+    machine: Machine, start: Callable[..., Child]
+) -> None:
+    machine.says(count=2, uuid1="GPU-77")
+    for visible, number in (("1,0", 1), ("GPU-77", 1), ("GPU-8f", 0)):
+        assert start(CUDA_VISIBLE_DEVICES=visible).obey("used") == number
+
+
+def test_a_record_is_marked(machine: Machine, start: Callable[..., Child], tmp_path: Path) -> None:
+    """The whole way: the parent of a run watches, writes, and `show` prints the mark."""
+    machine.says(reasons=0x8, processes=((1, GIB),))
+    results = tmp_path / "results"
+    child = start(EPOCHMARK_CACHE=str(tmp_path / "cache"))
+    child.obey(f"run {results}")
+    (path,) = results.rglob("*.jsonl")
+    found = read_file(path)
+    (run,) = found.runs
+    assert found.notices == ()
+    assert run.accelerator is not None
+    assert run.accelerator.throttled
+    assert run.accelerator.throttle_reasons == ("hw_slowdown",)
+    assert run.accelerator.other_processes == 1
+    assert run.contention.contended, "others computed on the device"
+    assert run.accelerator.sampling_hz == 1.0
+    assert UUID not in path.read_text()
+
+
+# The doctor
+
+
+def cuda(site: Path, version: str, name: str = "nvidia_cuda_runtime") -> dict[str, str]:
+    """The environment of a child that has this CUDA runtime installed."""
+    folder = site / f"{name}-{version}.dist-info"
+    folder.mkdir(parents=True)
+    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    return {"PYTHONPATH": os.pathsep.join([str(site), str(HERE.parent)])}
+
+
+def unfit(child: Child) -> tuple[str, dict[str, str]]:
+    """Status, and what each unfit check found."""
+    answer = child.obey("doctor")
+    every = [*answer["needed"], *answer["wanted"]]
+    assert all(check["remedy"] for check in every if check["fit"] is False)
+    return answer["status"], {c["name"]: c["found"] for c in every if c["fit"] is False}
+
+
+def test_a_quiet_device_is_fit(start: Callable[..., Child], tmp_path: Path) -> None:
+    child = start(**cuda(tmp_path / "site", "13.0.88"))
+    answer = child.obey("doctor")
+    assert answer["status"] == "available"
+    found = {check["name"]: check for check in [*answer["needed"], *answer["wanted"]]}
+    assert all(check["fit"] for check in found.values()), found
+    assert found["GPU"]["found"] == "NVIDIA H100 80GB HBM3, number 0 of 1"
+    assert found["CUDA build"]["found"] == "nvidia-cuda-runtime 13.0.88"
+    assert found["driver for CUDA 13"]["found"] == "580.65.06"
+    assert found["driver for CUDA 13"]["yardstick"].startswith("at least 580 (https://docs.nvidia")
+    assert found["energy"]["found"] == "counted by the device"
+
+
+@pytest.mark.parametrize(
+    ("changes", "found"),
+    [
+        ({"processes": ((1, GIB), (2, GIB))}, {"other processes": "2"}),
+        ({"utilisation": 93}, {"utilisation": "93 %"}),
+        ({"memory_used": 20 * GIB}, {"memory in use": "25 %"}),
+        ({"mig": 1}, {"MIG": "on"}),
+        ({"reasons": 0x21}, {"throttling": "gpu_idle, sw_thermal_slowdown"}),
+        ({"temperature": 85}, {"temperature": "85 °C"}),
+        ({"persistence": 0}, {"persistence": "off"}),
+        # Not told is not unfit.
+        (
+            {
+                "without": ("utilisation", "mig", "reasons", "temperature", "persistence",
+                            "energy_mj", "power_mw", "memory_total"),
+                "errors": {"nvmlDeviceGetComputeRunningProcesses_v3": NO_PERMISSION},
+            },
+            {},
+        ),
+    ],
+)  # fmt: skip
+def test_what_makes_a_device_unfit_is_named(
+    machine: Machine,
+    start: Callable[..., Child],
+    tmp_path: Path,
+    changes: dict[str, Any],
+    found: dict[str, str],
+) -> None:
+    machine.says(**changes)
+    child = start(**cuda(tmp_path / "site", "12.9.79", "nvidia_cuda_runtime_cu12"))
+    assert unfit(child) == ("available", found)
+
+
+@pytest.mark.parametrize(
+    ("driver", "version", "name", "found"),
+    [
+        ("570.195.03", "13.0.88", "nvidia_cuda_runtime", {"driver for CUDA 13": "570.195.03"}),
+        ("524.9", "12.9.79", "nvidia_cuda_runtime_cu12", {"driver for CUDA 12": "524.9"}),
+        ("525.60.13", "12.9.79", "nvidia_cuda_runtime_cu12", {}),
+        ("600.1", "14.0.1", "nvidia_cuda_runtime", {}),  # nobody has said what it needs
+    ],
+)
+def test_a_driver_too_old_for_the_cuda_of_a_backend(
+    machine: Machine,
+    start: Callable[..., Child],
+    tmp_path: Path,
+    driver: str,
+    version: str,
+    name: str,
+    found: dict[str, str],
+) -> None:
+    machine.says(driver=driver)
+    status = "unavailable" if found else "available"
+    assert unfit(start(**cuda(tmp_path / "site", version, name))) == (status, found)
+
+
+@pytest.mark.parametrize(
+    ("changes", "variables", "reason"),
+    [
+        ({"errors": {"nvmlInitWithFlags": DRIVER_NOT_LOADED}}, {}, "driver that is not loaded"),
+        ({"errors": {"nvmlInitWithFlags": 18}}, {}, "of another version than its library"),
+        ({"errors": {"nvmlInitWithFlags": NO_PERMISSION}}, {}, "no permission to ask"),
+        ({"errors": {"nvmlInitWithFlags": 999}}, {}, "a GPU that fails (NVML: Unknown Error)"),
+        ({"count": 0}, {}, "driver without a device"),
+        ({}, {"CUDA_VISIBLE_DEVICES": "-1"}, "every GPU hidden by CUDA_VISIBLE_DEVICES"),
+        ({"errors": {"nvmlDeviceGetName": GPU_IS_LOST}}, {}, "fails (CUDA device 0: GPU is lost)"),
+        ({"errors": {"nvmlDeviceGetPowerUsage": GPU_IS_LOST}}, {}, "(CUDA device 0: GPU is lost)"),
+        ({}, {"LD_LIBRARY_PATH": "broken"}, "no NVIDIA driver (its libnvidia-ml.so.1 was not"),
+    ],
+)
+def test_why_there_is_no_device(
+    machine: Machine,
+    start: Callable[..., Child],
+    tmp_path: Path,
+    changes: dict[str, Any],
+    variables: dict[str, str],
+    reason: str,
+) -> None:
+    machine.says(**changes)
+    if "LD_LIBRARY_PATH" in variables:  # a library that can't be loaded comes before any driver's
+        variables = {"LD_LIBRARY_PATH": str(tmp_path)}
+        (tmp_path / "libnvidia-ml.so.1").write_text("no library")
+    child = start(**cuda(tmp_path / "site", "13.0.88"), **variables)
+    status, found = unfit(child)
+    assert (status, list(found)) == ("unavailable", ["GPU"])
+    assert reason in found["GPU"]
+
+
+def test_the_command_says_it_with_the_remedy(machine: Machine) -> None:
+    machine.says(mig=1, reasons=0x40, driver="390.1")
+    answer = machine.command("doctor", "--device", "gpu")
+    assert answer.returncode == 0, answer.stderr
+    headline, *lines = answer.stdout.splitlines()
+    assert headline == "gpu: unavailable. CUDA build: none installed."
+    marks = {line[:16].strip(): line[16:].split()[0] for line in lines if "  " in line}
+    assert (marks["MIG"], marks["throttling"], marks["utilisation"]) == ("unfit", "unfit", "ok")
+    assert "MIG: let its administrator switch it off (nvidia-smi -mig 0)." in lines
+
+
+def test_a_cell_is_told_why_it_has_no_device(machine: Machine) -> None:
+    machine.says(errors={"nvmlInitWithFlags": DRIVER_NOT_LOADED})
+    answer = machine.command(
+        "list", "--only", "bert/smoke/train/jax/float32/functional/gpu", "--format", "json"
+    )
+    assert "no CUDA device: an NVIDIA driver that is not loaded; load it" in answer.stdout
+
+
+# The watch, on made-up readings
+
+DEVICE = Device("nvml", "a GPU", "0" * 16, "580.65.06", GIB, mig=False)
+
+
+def seen(*readings: DeviceReading | OSError) -> Accelerator:
+    """Before, after."""
+    left = iter(readings)
+
+    def read() -> DeviceReading:
+        found = next(left)
+        if isinstance(found, OSError):
+            raise found
+        return found
+
+    with Watch(Probe(DEVICE, read), hz=1e-3) as watch:
+        pass
+    accelerator = watch.accelerator()
+    assert accelerator is not None
+    return accelerator
+
+
+def test_without_samples_there_are_no_means() -> None:
+    found = seen(DeviceReading(utilisation=0.5, power_w=100.0, sm_clock_hz=1e9), DeviceReading())
+    assert (found.samples, found.mean_utilisation, found.mean_power_w) == (0, None, None)
+    assert found.min_sm_clock_hz is None, "an idle device's clock is no run's"
+
+
+def test_a_device_that_is_hot_before_marks_the_run() -> None:
+    hot = DeviceReading(throttle_reasons=("hw_thermal_slowdown",))
+    assert seen(hot, DeviceReading(throttle_reasons=())).throttled
+
+
+def test_a_device_lost_at_once_has_no_readings() -> None:
+    found = seen(OSError("gone"))
+    assert (found.before, found.after, found.failure) == (None, None, "gone")
+
+
+def test_slowdowns_are_known_reasons() -> None:
+    assert set(REASONS.values()) > SLOWDOWNS
+
+
+def test_nothing_is_watched_on_a_processor() -> None:
+    with watched("cpu") as watch:
+        pass
+    assert watch.accelerator() is None
+
+
+def test_a_process_below_is_ours_also_after_its_end() -> None:
+    own = Own()
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        assert own(process.pid)
+        assert own(os.getpid())
+        assert not own(1)
+    assert own(process.pid)
+    assert not Own()(process.pid)
+
+
+# The record
+
+
+@pytest.fixture
+def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EPOCHMARK_CACHE", "cache")
+
+
+@pytest.mark.usefixtures("_inside")
+def test_a_throttled_row_is_shown_with_its_mark() -> None:
+    """And an older file has no accelerator."""
+    accelerator = seen(DeviceReading(throttle_reasons=("hw_slowdown",)), DeviceReading())
+    cool, kept = make_run(run="r0000"), make_run(replicate=1, accelerator=accelerator)
+    path = write_session(Path("results"), cool, kept)
+    assert read_file(path).runs == (cool, kept)
+    text = show(load_table(Path("results")).frame, output="table")
+    assert "ok n=2 ^" in text
+    assert "^ The accelerator was slowed down by heat or by its supply of power." in text
+    older = []
+    for line in path.read_text().splitlines():
+        fields = json.loads(line) | {"schema_version": 5}
+        fields.pop("accelerator", None)
+        older.append(json.dumps(fields))
+    path.write_text("\n".join(older) + "\n")
+    _, run = read_file(path).runs
+    assert run == replace(kept, accelerator=None, schema_version=run.schema_version)
+    assert "^" not in show(load_table(Path("results")).frame, output="table")
