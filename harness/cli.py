@@ -43,6 +43,8 @@ class ExportFormat(StrEnum):
 
     csv = "csv"
     parquet = "parquet"
+    mlflow = "mlflow"
+    wandb = "wandb"
 
 
 Only = Annotated[
@@ -724,18 +726,30 @@ def report(
 
 @app.command()
 def export(
-    path: Annotated[Path, typer.Argument(help="The file to write.")],
-    to: Annotated[ExportFormat, typer.Option("--to", help="Its format.")] = ExportFormat.csv,
+    path: Annotated[str, typer.Argument(help="The file to write, or the tracker's store.")],
+    to: Annotated[ExportFormat, typer.Option("--to", help="Its format, or the tracker.")] = (
+        ExportFormat.csv
+    ),
+    files: Annotated[
+        list[str] | None, typer.Option("--file", help="A results file or session; may be repeated.")
+    ] = None,
     only: Only = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the file.")] = False,
     results: Results = RESULTS,
 ) -> None:
-    """Write every run as a row of a CSV or Parquet file."""
+    """Write every run as a row of a CSV or Parquet file, or as a run of an experiment tracker."""
     from harness import export as writer
+    from harness import trackers
 
-    frame, broken = _frame(results, None, only)
-    writer.export(frame, to.value, path, force=force)
-    typer.echo(f"Wrote {len(frame):,} runs to {path}.")
+    frame, broken = _frame(results, files, only)
+    if to.value in writer.FORMATS:
+        writer.export(frame, to.value, Path(path), force=force)
+        typer.echo(f"Wrote {len(frame):,} runs to {path}.")
+    else:
+        wanted = set(frame["cell"].astype(str))
+        runs = trackers.selected_runs(results, files or (), wanted.__contains__)
+        written, present = trackers.export(to.value, path, runs, say=typer.echo)
+        typer.echo(f"Wrote {written:,} runs to {path}; {present:,} were there already.")
     if broken:
         raise typer.Exit(1)
 

@@ -270,6 +270,7 @@ WRITERS = {
     "harness/store.py": "results files",
     "harness/stages.py": "a training checkpoint, through harness/checkpoint.py",
     "harness/table.py": "the tables' cache, into the cache folder",
+    "harness/trackers/wandb.py": "a run's files, into the folder that the user names",
     "harness/worker.py": "events, into the parent's pipe",
     "harness/checkpoint.py": "a training's state, to the file that its parent names",
     "harness/child.py": "the job, into the worker's standard input",
