@@ -3,7 +3,8 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: bench site test check bench-self calibration readme clean
+.PHONY: bench site test check bench-self calibration preflight readme clean
+.PHONY: night-lock night-fit night-run night-verdict night-issues night-publish
 
 .venv/installed: requirements/cpu.txt requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -46,10 +47,35 @@ calibration: .venv/installed
 	  $(BIN)/python -m tests.benchmarks.calibration planted $$cell/float32/functional/cpu 20 5 300 || exit 1; \
 	done
 
+# A night on a measuring machine, step by step: .github/workflows/nightly.yml calls these targets.
+PLAN ?= nightly
+DEVICE ?= cpu
+NIGHT ?= .night
+night-lock: .venv/installed
+	$(BIN)/pip check
+night-fit: .venv/installed
+	$(BIN)/epochmark doctor --device $(DEVICE)
+night-run: .venv/installed
+	$(BIN)/epochmark run --plan $(PLAN) --only '*/$(DEVICE)' --replicates 5 --strict
+night-verdict: .venv/installed
+	$(BIN)/epochmark night --out $(NIGHT)
+night-issues:
+	.github/open-issues $(NIGHT)
+night-publish:
+	.github/publish-results
+
+# What fits on accelerators that are not here, at standard scale; takes hours on two cores.
+PREFLIGHT := tpu-v4 tpu-v5e tpu-v5p tpu-v6e cuda-h100 cuda-a100 cuda-l4 cuda-t4
+preflight: .venv/installed
+	$(BIN)/pip install --quiet --requirement requirements/preflight.txt
+	for device in $(PREFLIGHT); do \
+	  $(BIN)/epochmark preflight --device $$device --scale standard || exit 1; \
+	done
+
 # The generated parts: README's tables and the schema of results files.
 readme: .venv/installed
 	$(BIN)/python -m harness.readme
 	$(BIN)/python -m harness.schema_json > results/schema.json
 
 clean:
-	rm -rf .venv .asv .benchmarks build site *.egg-info
+	rm -rf .venv .asv .benchmarks .night build site *.egg-info

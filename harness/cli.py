@@ -689,6 +689,22 @@ def trend(
 
 
 @app.command()
+def night(
+    out: Annotated[Path, typer.Option(help="The folder for the summary and the regressions.")],
+    results: Results = RESULTS,
+) -> None:
+    """Sum up the newest session against the last good one. 1 is a regression that is new."""
+    from harness import night as command
+
+    found = command.night(results)
+    for path in command.put(found, out):
+        typer.echo(str(path), err=True)
+    typer.echo(command.summary(found))
+    if found.regressions or found.broken:
+        raise typer.Exit(1)
+
+
+@app.command()
 def replay(
     run: Annotated[str, typer.Argument(help="FILE:RUN, a results file and a run in it.")],
     weights: Annotated[

@@ -39,7 +39,7 @@ def trend(
 
 def text(found: History) -> str:
     """A paragraph for each step, then what was looked at."""
-    parts = [_paragraph(step) for step in found.steps]
+    parts = [paragraph(step) for step in found.steps]
     long = found.series - found.short
     told = f"{len(found.steps)} steps in {long} histories"
     if found.short:
@@ -47,7 +47,7 @@ def text(found: History) -> str:
     return "\n\n".join([*parts, f"{told}."])
 
 
-def _paragraph(step: Step) -> str:
+def paragraph(step: Step) -> str:
     before, after = (formatted(step.metric, level) for level in step.levels)
     change = 100 * (step.difference.ratio() - 1)
     head = f"{'worse' if step.worse else 'better'}{' (new)' if step.new else ''}: {step.cell}"

@@ -261,6 +261,7 @@ WRITERS = {
     "harness/export.py": "the table, to the file that the user names",
     "harness/cellbook.py": "what a machine showed of its cells, into the results folder",
     "harness/peak.py": "a machine's measured peaks, into the results folder",
+    "harness/night.py": "Markdown, to the folder that the user names",
     "harness/preflight.py": "orders, into its planning processes",
     "harness/preflight_child.py": "answers, into its parent's pipe",
     "harness/probes.py": "the kernel's switch that resets the peak of memory",

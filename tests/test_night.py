@@ -1,0 +1,218 @@
+"""The morning after a night, the workflows that make it, and the two scripts that they call."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from harness import cli, night
+from harness.environment import with_settings
+from tests.test_trend import (
+    results as results,  # a fixture: sixteen nights, worse from the ninth on
+)
+
+ROOT = Path(__file__).parents[1]
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def sessions(*rows: tuple[str, str, str, bool], machine: str = "m") -> pd.DataFrame:
+    """A run per row: session (its start too), cell, status, contended."""
+    frame = pd.DataFrame(rows, columns=["session", "cell", "status", "contended"])
+    return frame.assign(machine=machine, started_at=frame["session"])
+
+
+NEWEST = ("9", "a", "ok", False)
+
+
+@pytest.mark.parametrize(
+    ("rows", "good"),
+    [
+        ([("1", "a", "ok", False), ("2", "a", "ok", False)], "2"),
+        ([("1", "a", "ok", False), ("2", "a", "numerics", False)], "1"),
+        ([("1", "a", "ok", False), ("2", "b", "ok", False)], "1"),
+        ([("1", "a", "ok", False), ("2", "a", "ok", True)], "1"),
+        ([("1", "a", "ok", False), ("1", "b", "unavailable", False)], "1"),
+        ([("1", "a", "ok", False), ("1", "b", "timeout", False)], None),
+        ([], None),
+    ],
+)
+def test_a_good_night_measured_all_of_the_newest_ones_cells_well(
+    rows: list[tuple[str, str, str, bool]], good: str | None
+) -> None:
+    assert night.last_good(sessions(*rows, NEWEST), "9") == good
+
+
+def test_another_machine_and_a_later_night_are_not_before_it() -> None:
+    other = sessions(("1", "a", "ok", False), machine="n")
+    later = sessions(("99", "a", "ok", False))
+    assert night.last_good(pd.concat([other, sessions(NEWEST), later]), "9") is None
+
+
+def until(results: Path, last: int) -> None:
+    for path in sorted((results / "runs").glob("*/*"))[last + 1 :]:
+        path.unlink()
+
+
+def test_a_new_regression_gets_a_file_and_status_1_and_the_next_night_neither(
+    results: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["night", "--out", str(out), "--results", str(results)]
+    monkeypatch.setattr("sys.argv", ["epochmark", *arguments])
+    until(results, 12)
+    found = night.night(results)
+    assert (found.session, found.good, found.ok) == ("night12", "night11", 2)
+    until(results, 11)
+    with pytest.raises(SystemExit) as ended:
+        cli.main()
+    assert ended.value.code == 1
+    told = capsys.readouterr().out
+    (file,) = [
+        path for path in out.glob("*.md") if "step_time_s" in path.read_text().split("\n")[0]
+    ]
+    title, empty, *body = file.read_text().split("\n")
+    assert re.fullmatch(r"Regression of step_time_s: \S+ \[[0-9a-f]{12}\]", title)
+    assert (file.name, empty) == (f"regression-{title[-13:-1]}.md", "")
+    assert "keras 3.15.1 to 3.16.0" in " ".join(body)
+    assert told.strip() == (out / "summary.md").read_text().strip()
+    assert "## Night of 2026-10-12" in told
+    assert "Against the last good night, session night10:" in told
+
+
+def test_an_old_regression_is_not_told_again(
+    results: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "regression-0123456789ab.md").write_text("of another night")
+    assert night.night(results).regressions == ()
+    paths = night.put(night.night(results), tmp_path / "out")
+    assert [path.name for path in paths] == ["summary.md"]
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["summary.md"]
+
+
+def test_what_results_say_stays_in_its_code_block(results: Path) -> None:
+    found = night.night(results)
+    evil = "``` \n<img src=x onerror=alert(1)> @everyone"
+    text = night.summary(night.Night(**{**vars(found), "failures": (evil,)}))
+    outside = re.sub(r"```text\n.*?\n```", "", text, flags=re.DOTALL)
+    assert "<img" in text
+    assert "<img" not in outside
+    assert "@everyone" not in outside
+
+
+# The scripts
+
+GH = """#!/usr/bin/env bash
+printf '%s\\n' "$*" >>"$LOG"
+case "$*" in
+  *"issue list"*"$OPEN"*) echo 7 ;;
+esac
+while [ $# -gt 0 ]; do
+  if [ "$1" = --body-file ]; then cat "$2" >>"$LOG"; fi
+  shift
+done
+"""
+
+
+def test_a_regression_opens_one_issue_and_adds_to_the_one_that_is_open(tmp_path: Path) -> None:
+    """GitHub's client is the stand-in here; what it is called with is what counts."""
+    gh, log = tmp_path / "bin" / "gh", tmp_path / "log"
+    gh.parent.mkdir()
+    gh.write_text(GH)
+    gh.chmod(0o755)
+    (tmp_path / "regression-aaaa.md").write_text("Regression of x: a [aaaa]\n\nbody of a\n")
+    (tmp_path / "regression-bbbb.md").write_text("Regression of x: b [bbbb]\n\nbody of $(b)\n")
+    settings = {
+        "PATH": f"{gh.parent}:{os.environ['PATH']}", "LOG": str(log), "OPEN": "aaaa",
+    }  # fmt: skip
+    command = [str(ROOT / ".github" / "open-issues"), str(tmp_path)]
+    subprocess.run(command, check=True, env=with_settings(settings))
+    said = log.read_text()
+    assert "issue comment 7 --body-file" in said
+    assert "issue create --title Regression of x: b [bbbb] --body-file" in said
+    assert said.count("issue create") == said.count("issue comment") == 1
+    assert "body of a\n" in said
+    assert "body of $(b)\n" in said
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    log.unlink()
+    subprocess.run([command[0], str(empty)], check=True, env=with_settings(settings))
+    assert not log.exists()
+
+
+def git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=t", "-c", "user.email=t@example.org"]
+    done = subprocess.run(
+        ["git", "-C", str(folder), *identity, *arguments],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return done.stdout.strip()
+
+
+def test_results_are_pushed_on_top_of_what_came_before_them(tmp_path: Path) -> None:
+    bare, one, other = tmp_path / "bare.git", tmp_path / "one", tmp_path / "other"
+    git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", str(bare))
+    for clone in (one, other):
+        git(tmp_path, "clone", "--quiet", str(bare), str(clone))
+        if clone == one:
+            git(one, "checkout", "--quiet", "-b", "main")
+            git(one, "commit", "--quiet", "--allow-empty", "--message", "first")
+            git(one, "push", "--quiet", "origin", "main")
+    for clone in (one, other):
+        file = clone / "results" / "runs" / "m" / f"{clone.name}.jsonl"
+        file.parent.mkdir(parents=True)
+        file.write_text("{}\n")
+        (clone / "left-alone.txt").write_text("")
+        script = ROOT / ".github" / "publish-results"
+        subprocess.run([str(script)], check=True, cwd=clone, env=with_settings({"GH_TOKEN": "s3"}))
+    listed = git(bare, "ls-tree", "-r", "--name-only", "main").splitlines()
+    assert listed == ["results/runs/m/one.jsonl", "results/runs/m/other.jsonl"]
+    subprocess.run([str(script)], check=True, cwd=one, env=with_settings({"GH_TOKEN": "s3"}))
+
+
+# The workflows
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_workflows_are_valid_and_have_nothing_that_an_audit_finds(path: Path) -> None:
+    """By GitHub's schema; by zizmor: pins by hash, permissions, injection, persisted secrets."""
+    scripts = Path(sys.executable).parent
+    schema = [str(scripts / "check-jsonschema"), "--builtin-schema", "vendor.github-workflows"]
+    done = subprocess.run([*schema, str(path)], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+    audit = [str(scripts / "zizmor"), "--offline", "--no-progress", str(path)]
+    done = subprocess.run(audit, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_audit_finds_a_tag_in_place_of_a_hash(tmp_path: Path) -> None:
+    text = (ROOT / ".github" / "workflows" / "ci.yml").read_text()
+    changed = re.sub(r"checkout@\S+", "checkout@v4", text)
+    assert changed != text
+    (tmp_path / "ci.yml").write_text(changed)
+    audit = [str(Path(sys.executable).parent / "zizmor"), "--offline", str(tmp_path / "ci.yml")]
+    done = subprocess.run(audit, capture_output=True, text=True, check=False)
+    assert done.returncode != 0
+    assert "unpinned-uses" in done.stdout
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
+def test_every_job_ends_and_every_make_step_is_a_target(path: Path) -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for name, job in yaml.safe_load(path.read_text())["jobs"].items():
+        assert "uses" in job or 0 < job["timeout-minutes"] <= 600, name
+        for step in job.get("steps", []):
+            words = step.get("run", "").split()
+            assert words[:1] != ["make"] or set(words[1:]) <= targets, step
