@@ -6,6 +6,7 @@ no run is ever ranked by them. A cell's newest figures stand in place of the old
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import selectors
@@ -20,7 +21,7 @@ from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from harness import tpu
+from harness import derived, tpu
 from harness.backends.ahead import Figures, has_way
 from harness.cellbook import CellBook
 from harness.cells import API_STYLES, BACKENDS, PRECISIONS, Cell
@@ -153,16 +154,49 @@ def _missing(backend: str, device: str) -> str:
     return ""
 
 
+@dataclass(frozen=True)
+class Stamp:
+    """When and with what the forecasts are made."""
+
+    as_of: str
+    suite_commit: str
+    packages: Mapping[str, str]
+
+
 class Planner:
     """Child processes that plan steps, one of each backend, started when first asked."""
 
-    def __init__(self, target: Target, *, optimised: bool) -> None:
+    def __init__(self, target: Target, stamp: Stamp, *, optimised: bool) -> None:
         self._target = target
+        self._stamp = stamp
         self._optimised = optimised
         self._children: dict[str, _Child] = {}
 
     def figures(self, cell: Cell, batch_size: int) -> Figures | str:
-        """The figures, or why there are none; a process that ends on the way counts as that."""
+        """The figures, or why there are none; a process that ends on the way counts as that.
+
+        What one commit and its packages found once is not looked for again.
+        """
+        key = self._key(cell, batch_size)
+        known = derived.read("preflight", key) if key else None
+        if known is not None:
+            return Figures(**known)
+        found = self._asked(cell, batch_size)
+        if key and isinstance(found, Figures):
+            derived.keep("preflight", key, asdict(found))
+        return found
+
+    def _key(self, cell: Cell, batch_size: int) -> str:
+        """Of all that decides the figures; empty where the source is not that of a commit."""
+        commit = self._stamp.suite_commit
+        if not commit or commit.endswith("+"):
+            return ""
+        # A trace knows the kind of device alone.
+        device = self._target.name if self._target.device == "tpu" else "gpu"
+        parts = [commit, cell.id, batch_size, device, self._optimised, self._stamp.packages]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+    def _asked(self, cell: Cell, batch_size: int) -> Figures | str:
         child = self._child(cell.backend)
         order = {
             "cell": asdict(cell),
@@ -188,9 +222,9 @@ class Planner:
 
 
 @contextmanager
-def planner(target: Target, *, optimised: bool) -> Iterator[Planner]:
+def planner(target: Target, stamp: Stamp, *, optimised: bool) -> Iterator[Planner]:
     """A planner whose processes are gone when the context ends."""
-    opened = Planner(target, optimised=optimised)
+    opened = Planner(target, stamp, optimised=optimised)
     try:
         yield opened
     finally:
@@ -246,15 +280,6 @@ class _Child:
         if self._process.stdin is not None:
             self._process.stdin.close()
         self._answers.close()
-
-
-@dataclass(frozen=True)
-class Stamp:
-    """When and with what the forecasts are made."""
-
-    as_of: str
-    suite_commit: str
-    packages: Mapping[str, str]
 
 
 def forecast(

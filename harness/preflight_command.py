@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, fields, replace
+from itertools import product
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
 from harness import answers, data, probes, runner
-from harness.cells import Cell
+from harness.cells import PRECISIONS, Cell
 from harness.clock import now, utc_now
 from harness.preflight import (
     ERROR,
@@ -25,10 +26,11 @@ from harness.preflight import (
     largest_batch,
     name_of,
     planner,
+    read_forecasts,
     write_forecasts,
 )
-from harness.registry import workload
-from harness.targets import Target
+from harness.registry import workload, workloads
+from harness.targets import TARGETS, Target
 from harness.units import ABSENT, percent, ruled, seconds, size
 
 WIDTH = 100
@@ -52,7 +54,7 @@ def preflight(
     stamp = Stamp(utc_now()[:10], runner.suite_commit(), probes.package_versions())
     _prepare_data([cell for cell in cells if barred(cell, target) is None], say)
     found: dict[str, Forecast] = {}
-    with planner(target, optimised=optimised) as plan:
+    with planner(target, stamp, optimised=optimised) as plan:
         for number, cell in enumerate(cells, start=1):
             name, began = name_of(cell, target), now()
             declared = workload(cell.workload).scales[cell.scale].batch_size
@@ -169,3 +171,33 @@ def as_json(found: Mapping[str, Forecast], target: Target) -> str:
 
 def as_csv(found: Mapping[str, Forecast], target: Target) -> str:
     return answers.as_csv(_rows(found), COLUMNS)
+
+
+def markdown(results: Path, scale: str) -> str:
+    """Peaks of the functional models at the declared batch, a column per target."""
+    lines = []
+    for device, backend in (("tpu", "jax"), ("gpu", "torch")):
+        chosen = [one for one in TARGETS.values() if one.device == device]
+        books = [read_forecasts(results, one.name) for one in chosen]
+        head = ["workload", "batch", "precision", *(one.accelerator for one in chosen)]
+        lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
+        # A step in TensorFloat-32 has the tensors of one in float32.
+        precisions = [one for one in PRECISIONS if one != "tensorfloat32"]
+        for name, precision in product(workloads(), precisions):
+            cell = Cell(name, scale, "train", backend, precision, "functional", device)
+            found = [book.get(name_of(cell, one)) for one, book in zip(chosen, books, strict=True)]
+            if any(one is not None and one.outcome != UNSUPPORTED for one in found):
+                batch = str(workload(name).scales[scale].batch_size)
+                told = [_in_short(one, of) for one, of in zip(found, chosen, strict=True)]
+                lines.append(f"| {' | '.join([name, batch, precision, *told])} |")
+        lines.append("")
+    return "\n".join(lines).strip()
+
+
+def _in_short(one: Forecast | None, target: Target) -> str:
+    if one is None or one.outcome == UNSUPPORTED or (one.peak_bytes is None and not one.reason):
+        return ABSENT
+    if one.peak_bytes is None:
+        return one.outcome
+    told = f"{size(one.peak_bytes)}, {percent(one.peak_bytes / target.memory_bytes)}"
+    return told if one.outcome == FITS else f"{told}: {one.outcome}"

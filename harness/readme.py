@@ -44,11 +44,19 @@ def advice(argument: str, results: Path) -> str:
     return f"```\n$ epochmark advise {workload} {session}\n{said}\n```"
 
 
+def forecasts(scale: str, results: Path) -> str:
+    """What a training step will need on accelerators, from results/preflight."""
+    from harness.preflight_command import markdown
+
+    return markdown(results, scale)
+
+
 MAKERS: dict[str, Callable[[str, Path], str]] = {
     "metrics": lambda argument, results: metrics_table(),
     "results": results_table,
     "costs": lambda session, results: results_table(session, results, "costs"),
     "advice": advice,
+    "forecasts": forecasts,
 }
 
 

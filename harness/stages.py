@@ -180,7 +180,9 @@ class Measurement:
         self.enter(stage)
         import keras
 
-        keras.config.set_dtype_policy(self.job.cell.precision)
+        # TensorFloat-32 is how a GPU multiplies float32; to Keras it is no policy of its own.
+        policy = self.job.cell.precision.replace("tensorfloat32", "float32")
+        keras.config.set_dtype_policy(policy)
         # Not keras.utils.set_random_seed: it imports TensorFlow under every backend.
         random.seed(self.job.seed)
         np.random.seed(self.job.seed)
@@ -193,7 +195,7 @@ class Measurement:
         self.initial_optimizer = weights.compact(weights.snapshot(self.optimizer.variables))
         self.trainer = self._trainer(module)
         self.numerics |= {
-            "dtype_policy": self.job.cell.precision,
+            "dtype_policy": policy,
             "variable_dtype": str(self.model.trainable_variables[0].dtype),
             "image_data_format": keras.config.image_data_format(),
         }
@@ -362,7 +364,7 @@ class Measurement:
                 raise WorkerError("nan", f"the gate's {name.replace('_', ' ')} is not finite")
         named = self.workload.scales[self.job.cell.scale].gate_scale or self.job.cell.scale
         expected = gate.reference(self.workload, named)
-        tolerance = self.scale.tolerances[self.job.cell.precision]
+        tolerance = self.scale.tolerance(self.job.cell.precision)
         judged = gate.judge(figures, expected, tolerance)
         self.gate = replace(judged, skipped_steps=getattr(self, "skipped", 0))
         if self.gate.outcome != "passed":

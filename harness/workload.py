@@ -120,6 +120,10 @@ class Scale:
     gate_rate: float = 1.0
     quality_target: float | None = None
 
+    def tolerance(self, precision: str) -> Tolerance:
+        """The gate's; TensorFloat-32 rounds factors to the ten bits of float16."""
+        return self.tolerances["mixed_float16" if precision == "tensorfloat32" else precision]
+
     @property
     def owned(self) -> bool:
         """Whether only its owner has the data, in the folder that EPOCHMARK_DATA names."""

@@ -32,6 +32,7 @@ from harness.preflight import (
     UNAVAILABLE,
     UNSUPPORTED,
     Forecast,
+    Stamp,
     barred,
     cells_of,
     judged,
@@ -46,6 +47,7 @@ from harness.targets import TARGETS, target
 
 ROOT = Path(__file__).parents[1]
 MADE = Forecast(as_of="2026-11-23", suite_commit="", batch_size=32, outcome=ERROR)
+STAMP = Stamp(as_of="2026-11-23", suite_commit="", packages={})
 needs_libtpu = pytest.mark.skipif(
     find_spec("libtpu") is None, reason="no libtpu here: install requirements/preflight.txt"
 )
@@ -73,7 +75,7 @@ def test_traced_bytes_are_what_a_real_step_allocates(name: str, style: str, all_
     """Seen were 0.0 to 0.7 % more: a few small tensors that real kernels make in place."""
     chosen = cell(name, "torch", style=style)
     declared = workload(name).scales["smoke"].batch_size
-    with planner(target("cuda-h100"), optimised=False) as plan:
+    with planner(target("cuda-h100"), STAMP, optimised=False) as plan:
         traced = plan.figures(chosen, declared)
     assert isinstance(traced, Figures), traced
     done = subprocess.run(
@@ -92,7 +94,7 @@ def test_traced_bytes_are_what_a_real_step_allocates(name: str, style: str, all_
 @pytest.mark.frameworks
 def test_half_the_precision_takes_less_and_twice_the_batch_more(all_data: None) -> None:
     """float16 too, whose loss scaling asks for values that the traced tensors do not have."""
-    with planner(target("cuda-h100"), optimised=False) as plan:
+    with planner(target("cuda-h100"), STAMP, optimised=False) as plan:
         peaks = {
             (precision, batch): plan.figures(cell("lstm_eta", "torch", precision), batch)
             for precision in ("float32", "mixed_float16", "mixed_bfloat16")
@@ -122,7 +124,7 @@ def test_the_tpus_compiler_plans_a_step_and_a_second_time_it_is_not_asked(
         if file.name != "preflight":
             (folder / file.name).symlink_to(file)
     monkeypatch.setenv("EPOCHMARK_CACHE", str(folder))
-    with planner(target("tpu-v5e"), optimised=False) as plan:
+    with planner(target("tpu-v5e"), STAMP, optimised=False) as plan:
         found = plan.figures(chosen, 256)
     assert isinstance(found, Figures), found
     assert found.peak_bytes is not None
@@ -134,7 +136,7 @@ def test_the_tpus_compiler_plans_a_step_and_a_second_time_it_is_not_asked(
     (kept,) = (folder / "preflight").glob("*.json")
     assert kept.stem == found.program
     kept.write_text(json.dumps({**json.loads(kept.read_text()), "peak_bytes": 12345}))
-    with planner(target("tpu-v5e"), optimised=False) as plan:
+    with planner(target("tpu-v5e"), STAMP, optimised=False) as plan:
         again = plan.figures(chosen, 256)
         other = plan.figures(chosen, 128)
     assert again == replace(found, peak_bytes=12345)
@@ -147,7 +149,7 @@ def test_the_tpus_compiler_plans_a_step_and_a_second_time_it_is_not_asked(
 def test_the_tpus_compiler_says_why_a_batch_is_too_large(all_data: None, tmp_path: Path) -> None:
     """A million examples of eight flights take 20 GB and more of the 16 that a v5e has."""
     chosen = Cell("lstm_eta", "smoke", "train", "jax", "float32", "functional", "tpu")
-    with planner(target("tpu-v5e"), optimised=False) as plan:
+    with planner(target("tpu-v5e"), STAMP, optimised=False) as plan:
         figures = plan.figures(chosen, 1 << 21)
     assert isinstance(figures, Figures), figures
     assert "hbm" in figures.refusal.lower()
@@ -251,6 +253,40 @@ def test_a_compiler_that_is_missing_or_does_not_match_is_unavailable(
         assert found[1].startswith(said)
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "same"),
+    [
+        (("cuda-t4", "abc", 8), ("cuda-h100", "abc", 8), True),
+        (("tpu-v4", "abc", 8), ("tpu-v5e", "abc", 8), False),
+        (("cuda-t4", "abc", 8), ("cuda-t4", "abd", 8), False),
+        (("cuda-t4", "abc", 8), ("cuda-t4", "abc", 9), False),
+        (("cuda-t4", "abc+", 8), ("cuda-t4", "abc+", 8), False),
+        (("cuda-t4", "", 8), ("cuda-t4", "", 8), False),
+    ],
+)
+def test_a_commit_finds_a_figure_once(
+    one: tuple[str, str, int],
+    other: tuple[str, str, int],
+    same: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A trace once for all GPUs; a changed source tree keeps nothing."""
+    monkeypatch.setenv("EPOCHMARK_CACHE", str(tmp_path))
+    asked = []
+
+    def answer(self: preflight.Planner, chosen: Cell, batch_size: int) -> Figures:
+        asked.append(batch_size)
+        return Figures("p", peak_bytes=batch_size)
+
+    monkeypatch.setattr(preflight.Planner, "_asked", answer)
+    for name, commit, batch_size in (one, other):
+        with planner(target(name), replace(STAMP, suite_commit=commit), optimised=False) as plan:
+            found = plan.figures(cell("lstm_eta", "torch"), batch_size)
+        assert found == Figures("p", peak_bytes=batch_size)
+    assert len(asked) == (1 if same else 2)
+
+
 # The largest batch
 
 
@@ -286,7 +322,7 @@ def test_a_planning_process_that_dies_is_told_and_the_next_cell_has_a_new_one(
 ) -> None:
     """The child asks for a module that ends the process."""
     monkeypatch.setattr(preflight, "_CHILD", "tests.planted.ends_at_once")
-    with planner(target("cuda-t4"), optimised=False) as plan:
+    with planner(target("cuda-t4"), STAMP, optimised=False) as plan:
         for _ in range(2):
             found = plan.figures(cell("lstm_eta", "torch"), 8)
             assert found == "the planning process ended: exit code 3"
