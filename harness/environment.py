@@ -12,7 +12,8 @@ RECORDED = (
     "OPENBLAS_CORETYPE", "TF_ENABLE_ONEDNN_OPTS", "TF_NUM_INTRAOP_THREADS",
     "TF_NUM_INTEROP_THREADS", "XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64",
     "JAX_DEFAULT_MATMUL_PRECISION", "NVIDIA_TF32_OVERRIDE", "CUDA_VISIBLE_DEVICES",
-    "CUDA_DEVICE_ORDER", "MALLOC_CONF", "LD_PRELOAD",
+    "CUDA_DEVICE_ORDER", "TF_FORCE_GPU_ALLOW_GROWTH", "XLA_PYTHON_CLIENT_PREALLOCATE",
+    "MALLOC_CONF", "LD_PRELOAD",
 )  # fmt: skip
 
 
@@ -44,6 +45,11 @@ def worker_environment(
     elif device == "gpu":
         # CUDA's own order is by speed; the driver, which says what was used, counts by place.
         environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
+        # Memory is taken as it is needed: what a framework takes at once says nothing of the model.
+        environment |= {
+            "TF_FORCE_GPU_ALLOW_GROWTH": "true",
+            "XLA_PYTHON_CLIENT_PREALLOCATE": "false",
+        }
     if root is not None:
         environment["PYTHONPATH"] = str(root)
     return {**environment, **(variables or {})}

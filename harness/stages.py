@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import checkpoint, data, gate, paths, stopping, weights
-from harness.backends import Trainer, backend
+from harness.backends import Backend, Trainer, backend
 from harness.batches import Batches, Rows
 from harness.cells import Cell
 from harness.clock import Stopwatch, now
@@ -154,6 +154,10 @@ class Measurement:
             self._infer()
         self.watch.stop()
 
+    @property
+    def _framework(self) -> Backend:
+        return backend(self.job.cell.backend)
+
     def built(self) -> Trainer:
         """The declared model with its step, from the declaration alone: no data, nothing run."""
         self._build(self.scale)
@@ -186,7 +190,7 @@ class Measurement:
         # Not keras.utils.set_random_seed: it imports TensorFlow under every backend.
         random.seed(self.job.seed)
         np.random.seed(self.job.seed)
-        backend(self.job.cell.backend).seed(self.job.seed)
+        self._framework.seed(self.job.seed)
         module = self.workload.model()
         style = self.job.cell.api_style
         self.model = getattr(module, "functional" if style == "custom_loop" else style)(scale)
@@ -211,9 +215,7 @@ class Measurement:
             )
 
     def _optimizer(self, keras: Any, declared: Optimizer) -> Any:
-        kind = backend(self.job.cell.backend).optimizer_class(
-            getattr(keras.optimizers, declared.name)
-        )
+        kind = self._framework.optimizer_class(getattr(keras.optimizers, declared.name))
         arguments: dict[str, Any] = dict(declared.arguments)
         if declared.schedule is not None:
             from harness.backends.schedules import WarmupThenLinear
@@ -234,7 +236,7 @@ class Measurement:
         return replace(schedule, total_steps=schedule.total_steps * epochs // self.scale.epochs)
 
     def _trainer(self, module: Any) -> Trainer:
-        framework = backend(self.job.cell.backend)
+        framework = self._framework
         if self.job.cell.api_style == "custom_loop":
             return framework.loop_trainer(self.model, module.loss(self.scale), self.optimizer)
         jit = self.numerics["jit_compile"] == "True"
@@ -269,7 +271,7 @@ class Measurement:
         del self.model, self.optimizer, self.trainer, self.initial_optimizer, self.placed_inputs
         self.scale, self.data, self.arrays = own
         gc.collect()
-        reset_peak()
+        self._reset_peaks()
 
     def _compile(self) -> None:
         """The first step, or inference, of the model that the gate saw as its twin."""
@@ -298,7 +300,7 @@ class Measurement:
         self.gate_batch = None
         self._restore_initial_state()
         gc.collect()
-        reset_peak()
+        self._reset_peaks()
 
     def _first_step(self, placed: Any) -> Any:
         began = now()
@@ -643,6 +645,11 @@ class Measurement:
         block: Block = time_block(1, lambda: self.trainer.infer(placed), self.trainer.synchronise)
         return block.seconds
 
+    def _reset_peaks(self) -> None:
+        reset_peak()
+        if self.job.cell.device != "cpu":
+            self._framework.reset_device_peak()
+
     def _note_peak(self) -> None:
         peak = peak_resident_bytes()
         if peak is not None:
@@ -652,4 +659,9 @@ class Measurement:
         """The peak outside the equality gate, for the record."""
         self._note_peak()
         peak = max(self._peaks, default=None)
-        self.memory = Memory(host_baseline_bytes=baseline, host_peak_bytes=peak)
+        on_device = self.job.cell.device != "cpu"
+        self.memory = Memory(
+            host_baseline_bytes=baseline,
+            host_peak_bytes=peak,
+            device_peak_bytes=self._framework.device_peak_bytes() if on_device else None,
+        )

@@ -64,8 +64,8 @@ def _unavailable(cell: Cell) -> str:
         return f"no {VARIABLE}, the folder of data that only its owner has"
     if cell.device == "gpu":
         absent = absence()
-        return absent.told("no CUDA device") if absent else "no measuring on GPUs yet"
+        return absent.told("no CUDA device") if absent else ""
     if cell.device == "tpu":
         absent = tpu.absence()
-        return absent.told("no TPU") if absent else "no measuring on TPUs yet"
+        return absent.told("no TPU") if absent else ""
     return ""

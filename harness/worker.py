@@ -69,6 +69,8 @@ def measure(job: Job, pipe: TextIO) -> Report:
     try:
         framework = backend(job.cell.backend)
         measurement.numerics |= framework.configure(job.cell.precision, cpu_count())
+        if job.cell.device != "cpu":
+            measurement.numerics |= framework.accelerator(job.cell.device)
         started = since_process_start()
         if started is not None:
             measurement.watch.seconds["start"] = started

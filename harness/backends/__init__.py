@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from harness.errors import WorkerError
 from harness.workload import Array, Batch
 
 Loss = Callable[[Any, Any], Any]
@@ -65,6 +66,21 @@ class Backend(Protocol):
     def configure(self, precision: str, threads: int) -> dict[str, str]:
         """Pin the numerics; returns the effective ones. Called once, before any operation."""
 
+    def accelerator(self, device: str) -> dict[str, str]:
+        """What operations will run on, for the record; `device` is `gpu` or `tpu`.
+
+        Raises WorkerError `unavailable` when the framework sees no such device.
+        """
+
+    def device_peak_bytes(self) -> int | None:
+        """The most that the framework's allocator had given out on its first accelerator.
+
+        Since the process began or `reset_device_peak`; None without an accelerator.
+        """
+
+    def reset_device_peak(self) -> None:
+        """Begin a new peak, where the framework can."""
+
     def seed(self, seed: int) -> None:
         """Seed the backend's own generators, which Keras's seeds do not reach."""
 
@@ -79,6 +95,14 @@ class Backend(Protocol):
 
     def is_out_of_memory(self, error: BaseException) -> bool:
         """Whether the exception is this backend's way of saying that memory ran out."""
+
+
+def absent(framework: str, device: str) -> WorkerError:
+    """What a framework that sees no such device is told as."""
+    return WorkerError(
+        "unavailable",
+        f"{framework} sees no {device.upper()}: it has to be a build for one, and the device free",
+    )
 
 
 def backend(name: str) -> Backend:

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.backends import Loss, pipelines
+from harness.backends import Loss, absent, pipelines
 from harness.workload import Array, Batch
 
 
@@ -25,6 +25,21 @@ def configure(precision: str, threads: int) -> dict[str, str]:
         "intra_op_threads": str(threads),
         "platform": jax.default_backend(),
     }
+
+
+def accelerator(device: str) -> dict[str, str]:
+    if jax.default_backend() != device:
+        raise absent("jax", device)
+    return {"platform": device, "device_kind": jax.devices()[0].device_kind}
+
+
+def device_peak_bytes() -> int | None:
+    statistics = jax.local_devices()[0].memory_stats()
+    return statistics["peak_bytes_in_use"] if statistics else None
+
+
+def reset_device_peak() -> None:
+    """JAX has no such switch: its peak is of the whole process, the gate's steps included."""
 
 
 def seed(seed: int) -> None:

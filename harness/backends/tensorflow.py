@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from harness.backends import Loss, pipelines
+from harness.backends import Loss, absent, pipelines
 from harness.workload import Array, Batch
 
 # The Keras default for a machine without a GPU: tf.function graphs, no XLA.
@@ -31,6 +31,27 @@ def configure(precision: str, threads: int) -> dict[str, str]:
         "inter_op_threads": str(tf.config.threading.get_inter_op_parallelism_threads()),
         "embedding_gradients": "made dense",
     }
+
+
+def accelerator(device: str) -> dict[str, str]:
+    found = _gpus()
+    if device != "gpu" or not found:
+        raise absent("tensorflow", device)
+    details = tf.config.experimental.get_device_details(found[0])
+    return {"platform": device, "device_kind": str(details.get("device_name", ""))}
+
+
+def _gpus() -> list[Any]:
+    return list(tf.config.list_physical_devices("GPU"))
+
+
+def device_peak_bytes() -> int | None:
+    return tf.config.experimental.get_memory_info("GPU:0")["peak"] if _gpus() else None
+
+
+def reset_device_peak() -> None:
+    if _gpus():
+        tf.config.experimental.reset_memory_stats("GPU:0")
 
 
 def seed(seed: int) -> None:

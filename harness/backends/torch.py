@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.backends import Loss, pipelines
+from harness.backends import Loss, absent, pipelines
 from harness.workload import Array, Batch
 
 
@@ -28,6 +28,21 @@ def configure(precision: str, threads: int) -> dict[str, str]:
         "inter_op_threads": str(torch.get_num_interop_threads()),
         "mkldnn": str(torch.backends.mkldnn.enabled),
     }
+
+
+def accelerator(device: str) -> dict[str, str]:
+    if device != "gpu" or not torch.cuda.is_available():
+        raise absent("torch", device)
+    return {"platform": device, "device_kind": torch.cuda.get_device_name()}
+
+
+def device_peak_bytes() -> int | None:
+    return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
+
+
+def reset_device_peak() -> None:
+    if torch.cuda.is_available():
+        torch.cuda.reset_peak_memory_stats()
 
 
 def seed(seed: int) -> None:
