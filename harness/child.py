@@ -24,6 +24,7 @@ from harness.clock import now
 from harness.environment import worker_environment
 from harness.schema import Block, Report
 from harness.stages import RESUMABLE, TURNS, Job, Segment
+from harness.venvs import SOURCE, chosen
 
 LOG_TAIL_CHARACTERS = 2000
 EXIT_GRACE_S = 10.0
@@ -44,11 +45,12 @@ class Ended:
 class Installation:
     """Whose code a worker runs.
 
-    An interpreter; a source tree that comes before what is installed there, if any; and variables
+    An interpreter, if not that of the cell's own environment or, where none was made, this
+    process's; a source tree that comes before what is installed there, if any; and variables
     beside those that the cell decides.
     """
 
-    python: str = sys.executable
+    python: str | None = None
     root: Path | None = None
     variables: Mapping[str, str] = field(default_factory=dict)
 
@@ -152,18 +154,26 @@ class Worker:
 def _start(
     job: Job, installation: Installation, write_end: int, log: IO[bytes]
 ) -> subprocess.Popen[bytes]:
+    own = None if installation.python else chosen(job.cell)
+    # Another environment than this process's has the suite's packages, but not the suite.
+    root = installation.root or (SOURCE if own else None)
     # A session of its own: Ctrl-C reaches the parent alone, and a kill reaches grandchildren.
     return subprocess.Popen(
-        [installation.python, "-m", "harness.worker", str(write_end)],
+        [
+            installation.python or str(own.python if own else sys.executable),
+            "-m",
+            "harness.worker",
+            str(write_end),
+        ],
         stdin=subprocess.PIPE,
         stdout=log,
         stderr=subprocess.STDOUT,
         # The working folder comes first on the path of a module that is run.
-        cwd=installation.root,
+        cwd=root,
         env=worker_environment(
             backend=job.cell.backend,
             device=job.cell.device,
-            root=installation.root,
+            root=root,
             variables=installation.variables,
         ),
         pass_fds=(write_end,),

@@ -28,6 +28,8 @@ data_app = typer.Typer(help="Show and fetch the workloads' data.", invoke_withou
 app.add_typer(data_app, name="data")
 prices_app = typer.Typer(help="Show and import reference prices.", invoke_without_command=True)
 app.add_typer(prices_app, name="prices")
+env_app = typer.Typer(help="Make and check environments for cells.", no_args_is_help=True)
+app.add_typer(env_app, name="env")
 
 
 class Output(StrEnum):
@@ -780,6 +782,44 @@ def reference(
 
     make_reference(workload(name))
     typer.echo(f"Wrote the reference of {name}. Run its cells on every backend before you keep it.")
+
+
+@env_app.command("create")
+def env_create(
+    name: Annotated[str, typer.Argument(help="The environment, such as cuda-jax.")],
+) -> None:
+    """Make an environment, as its requirements file in requirements/ locks it."""
+    from harness import venvs
+    from harness.venvs_command import state, told
+
+    environment = venvs.venv(name)
+    if not state(environment).usable:
+        venvs.create(environment)
+    typer.echo(told(state(environment)))
+
+
+@env_app.command("list")
+def env_list(output: Format = Output.table) -> None:
+    """List the environments: for which cells, whether they were made, and as locked."""
+    from harness import venvs
+    from harness import venvs_command as command
+
+    states = [command.state(environment) for environment in venvs.every()]
+    typer.echo(command.listing(states, output.value))
+
+
+@env_app.command("check")
+def env_check(
+    name: Annotated[str, typer.Argument(help="The environment, such as cuda-jax.")],
+) -> None:
+    """Is an environment there, and as its requirements file locks it? 1 is no."""
+    from harness import venvs
+    from harness.venvs_command import state, told
+
+    found = state(venvs.venv(name))
+    typer.echo(told(found))
+    if not found.usable:
+        raise typer.Exit(1)
 
 
 @data_app.callback()

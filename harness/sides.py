@@ -10,9 +10,7 @@ from pathlib import Path
 
 from harness.child import Installation
 from harness.errors import UsageError
-
-SOURCE = Path(__file__).parents[1]
-"""The suite's own source tree."""
+from harness.venvs import SOURCE
 
 
 @contextmanager

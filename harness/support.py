@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 
-from harness import tpu
+from harness import tpu, venvs
 from harness.cells import Cell
 from harness.localdata import VARIABLE
 from harness.nvml import absence
@@ -56,10 +56,27 @@ def _installed(module: str) -> bool:
     return find_spec(module) is not None
 
 
-def _unavailable(cell: Cell) -> str:
+@cache
+def _broken(environment: venvs.Venv) -> str:
+    absent = venvs.absence(environment)
+    return absent.told(f"environment {environment.name} not as locked") if absent else ""
+
+
+def _without_packages(cell: Cell) -> str:
+    """What the interpreter lacks that the cell's worker would run in."""
+    made = venvs.chosen(cell)
+    if made is not None:
+        return _broken(made)
     for module in (cell.backend, "keras"):
         if not _installed(module):
-            return f"no package {module} in this environment"
+            name = venvs.fitting(cell)[0].name
+            return f"no package {module} in this environment; `epochmark env create {name}` has it"
+    return ""
+
+
+def _unavailable(cell: Cell) -> str:
+    if lacking := _without_packages(cell):
+        return lacking
     if workloads()[cell.workload].scales[cell.scale].owned and not os.environ.get(VARIABLE):
         return f"no {VARIABLE}, the folder of data that only its owner has"
     if cell.device == "gpu":
