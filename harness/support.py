@@ -69,8 +69,8 @@ def _without_packages(cell: Cell) -> str:
         return _broken(made)
     for module in (cell.backend, "keras"):
         if not _installed(module):
-            name = venvs.fitting(cell)[0].name
-            return f"no package {module} in this environment; `epochmark env create {name}` has it"
+            remedy = f"`epochmark env create {venvs.fitting(cell)[0].name}` makes one with it"
+            return f"no package {module} in this environment; {remedy}"
     return ""
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness import registry, tpu
+from harness import registry, tpu, venvs
 from harness import support as support_module
 from harness.absence import Absence
 from harness.cells import API_STYLES, AXES, BACKENDS, Cell, all_cells, parse_cell, select
@@ -23,7 +23,8 @@ SHAPE = "workload/scale/phase/backend/precision/api_style/device"
 
 @pytest.fixture(autouse=True)
 def _machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A machine with all packages and no accelerator or own data, whatever this one has."""
+    """A machine with all packages and no accelerator, environment or own data, whatever is here."""
+    monkeypatch.setattr(venvs, "chosen", lambda cell: None)
     monkeypatch.delenv("EPOCHMARK_DATA", raising=False)
     monkeypatch.setattr(support_module, "absence", lambda: ABSENCE)
     monkeypatch.setattr(tpu, "absence", lambda: ABSENCE)
@@ -248,11 +249,13 @@ def test_a_missing_package_makes_only_its_cells_unavailable(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(support_module, "_installed", lambda module: module != "torch")
-    absent = Support("unavailable", "no package torch in this environment")
+    why = "no package torch in this environment; `epochmark env create cpu` makes one with it"
+    absent = Support("unavailable", why)
     assert support(cell(CELL.replace("jax", "torch"))) == absent
     assert support(cell(CELL)).runs
     monkeypatch.setattr(support_module, "_installed", lambda module: module != "keras")
-    assert support(cell(CELL)) == Support("unavailable", "no package keras in this environment")
+    why = "no package keras in this environment; `epochmark env create cpu-jax` makes one with it"
+    assert support(cell(CELL)) == Support("unavailable", why)
 
 
 # Plans

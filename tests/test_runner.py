@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import child, cli, data, run_command, runner, tpu
+from harness import child, cli, data, run_command, runner, tpu, venvs
 from harness import support as support_module
 from harness.absence import Absence
 from harness.cells import Cell, parse_cell
@@ -84,6 +84,7 @@ def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(support_module, "absence", lambda: Absence("none", "buy one"))
     monkeypatch.setattr(tpu, "absence", lambda: Absence("none", "buy one"))
     monkeypatch.setattr(support_module, "_installed", lambda module: True)
+    monkeypatch.setattr(venvs, "chosen", lambda cell: None)
     monkeypatch.setattr(data, "fetch", lambda workload, scale, **_: None)
 
 
