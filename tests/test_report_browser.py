@@ -33,6 +33,7 @@ PAGES = (
     "compare.html",
     "history.html",
     "cost.html",
+    "preflight.html",
     "environment.html",
     "method.html",
 )

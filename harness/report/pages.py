@@ -12,6 +12,7 @@ from harness.metrics import METRICS
 from harness.report.cellpage import cell_page_of
 from harness.report.comparisons import cells_data, contrast_data, contrast_titles
 from harness.report.costs import COSTS, cost_rows, cost_table, kinds_table, offers
+from harness.report.forecasts import forecasts_table, targets_table
 from harness.report.histories import curves, steps_table
 from harness.report.matrix import LEVELS, matrix
 from harness.report.parts import Entry, Table, cell_page, each, slug
@@ -30,6 +31,7 @@ NAVIGATION = (
     ("compare.html", "Compare"),
     ("history.html", "History"),
     ("cost.html", "Cost"),
+    ("preflight.html", "Preflight"),
     ("environment.html", "Environment"),
     ("method.html", "Method"),
 )
@@ -71,6 +73,7 @@ def pages(source: Source) -> Iterator[Page | DataFile]:
     yield from _compare(source)
     yield from _history(source)
     yield from _cost(source)
+    yield _preflight(source)
     yield _environment(source)
     yield _method()
 
@@ -234,6 +237,11 @@ def _cost(source: Source) -> Iterator[Page | DataFile]:
     for offer in found:
         content = {"title": offer.title, "texts": offer.texts, "values": offer.values}
         yield DataFile(f"data/cost-{offer.id}.js", f"cost-{offer.id}", content)
+
+
+def _preflight(source: Source) -> Page:
+    context = {"table": forecasts_table(source.forecasts), "targets": targets_table()}
+    return Page("preflight.html", "preflight.html", "Preflight", context)
 
 
 def _environment(source: Source) -> Page:

@@ -11,6 +11,8 @@ import pandas as pd
 from harness.advise import Floors
 from harness.errors import ResultsError
 from harness.noise import floors_of
+from harness.preflight import read_forecasts
+from harness.report.forecasts import Forecasts
 from harness.report.parts import plain
 from harness.report.verdicts import Verdicts, judge
 from harness.run_command import book
@@ -18,6 +20,7 @@ from harness.schema import Run
 from harness.store import read_file, results_files
 from harness.summary import latest, summary
 from harness.table import load_table
+from harness.targets import TARGETS
 from harness.trend import History, history
 
 
@@ -37,6 +40,7 @@ class Source:
     history: History
     floors: Floors
     prices: Path
+    forecasts: Forecasts
     notices: tuple[str, ...]
     broken: int
 
@@ -56,9 +60,14 @@ def read_source(results: Path) -> Source:
         history=history(runs, floors=floors),
         floors=floors,
         prices=book(results, "prices"),
+        forecasts=_forecasts(book(results, "preflight")),
         notices=table.notices,
         broken=table.broken,
     )
+
+
+def _forecasts(results: Path) -> Forecasts:
+    return {name: read_forecasts(results, name) for name in TARGETS}
 
 
 def _records(results: Path, newest: pd.DataFrame) -> dict[tuple[str, str, str], Run]:
