@@ -47,7 +47,8 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EPOCHMARK_CACHE", str(folder / "cache"))
         patch.chdir(folder)
-        shutil.copytree(Path(__file__).parents[1] / "results/prices", results / "prices")
+        for book in ("prices", "preflight"):
+            shutil.copytree(Path(__file__).parents[1] / "results" / book, results / book)
         older = [timed("jax", 0, 0.02, started_at="2026-11-20T10:00:00Z")]
         write_session(results, *older, session="older", started_at="2026-11-20T10:00:00Z")
         failed = failed_run(
@@ -301,3 +302,14 @@ def test_a_chart_downloads_as_png(browser: Browser, site: Path) -> None:
         one.page.get_by_role("button", name="Download as PNG").first.click()
     assert Path(waiting.value.path()).read_bytes().startswith(b"\x89PNG")
     assert one.troubles == []
+
+
+def test_forecasts_are_found_by_words_and_a_link_keeps_them(browser: Browser, site: Path) -> None:
+    shown = visit(browser, site.as_uri())
+    shown.open("preflight.html#find=v5e+bert+standard+functional")
+    rows = shown.page.locator("#forecasts tbody tr:visible")
+    assert rows.count() == 2
+    for row in rows.all():
+        assert {"TPU v5e", "bert", "standard", "functional"} <= set(row.inner_text().split("\t"))
+    assert "no measurements" in shown.page.locator("main").inner_text()
+    assert shown.troubles == []
