@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from math import nan
+from typing import Any
 
 import pandas as pd
 
 from harness.cost import Cost, break_even, exactly
+from harness.units import ABSENT
 
 BREAK_EVEN = "break_even_epochs"
 """A column: epochs; NaN where that is never, for the cell it is held against, and where costs are
@@ -33,6 +36,16 @@ def with_break_even(rows: pd.DataFrame) -> pd.DataFrame:
             if epochs is not None:
                 found.loc[place, BREAK_EVEN] = epochs
     return found
+
+
+def in_words(row: Mapping[str, Any] | pd.Series[Any]) -> str:
+    """What the columns of a row say; a dash for the cell that the others are held against."""
+    epochs = row[BREAK_EVEN]
+    if row[AGAINST] in ("", row["cell"]):
+        return ABSENT
+    if epochs != epochs:
+        return "never"
+    return "at once" if epochs == 0 else f"{epochs:.0f} epoch{'s' if epochs > 1 else ''}"
 
 
 def _costs(group: pd.DataFrame) -> dict[int, Cost]:

@@ -19,6 +19,9 @@ from harness.errors import UsageError, unknown
 from harness.metrics import METRICS
 from harness.statistics import ALPHA, Difference
 
+UNRANKED = ("contended", "throttled", "altered")
+"""Columns of marks: a row that has one counts on no side of a comparison."""
+
 CROSSABLE = ("backend", "precision", "api_style", "device")
 """Axes over which one workload's cells may be held against each other."""
 
@@ -212,9 +215,9 @@ def _example(key: str, name: str, baseline: set[Any], contender: set[Any]) -> st
 
 
 def usable(side: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Runs that may be ranked: ok, not contended, not edited by hand, with the metric."""
+    """Runs that may be ranked: ok, undisturbed, not edited by hand, with the metric."""
     runs = side[(side["status"] == "ok") & side[metric].notna()]
-    return runs[~(runs["contended"] | runs["altered"])]
+    return runs[~runs[list(UNRANKED)].any(axis=1)]
 
 
 def _by_cell(side: pd.DataFrame, crossed: Sequence[str]) -> dict[str, pd.DataFrame]:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pandas as pd
 
 from harness import compare_command, trend_command
-from harness.compare import compare
+from harness.compare import UNRANKED, compare
 from harness.errors import UsageError
 from harness.table import load_table
 from harness.trend import Step
@@ -81,7 +81,7 @@ def last_good(runs: pd.DataFrame, session: str) -> str | None:
     by_session = {str(name): group for name, group in earlier.groupby("session", observed=True)}
     for name in sorted(by_session, key=lambda name: by_session[name]["started_at"].min())[::-1]:
         there = by_session[name]
-        quiet = there.loc[~there["contended"].astype(bool), "cell"]
+        quiet = there.loc[~there[list(UNRANKED)].any(axis=1), "cell"]
         if (there["status"] == "ok").all() and wanted <= set(quiet.astype(str)):
             return name
     return None

@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 import pandas as pd
 
-from harness.break_even import AGAINST, BREAK_EVEN, with_break_even
+from harness.break_even import AGAINST, BREAK_EVEN, in_words, with_break_even
 from harness.cells import AXES
 from harness.columns import FLAGS, INTEGERS, NUMBERS
 from harness.metrics import METRICS, PRICED
@@ -181,7 +181,7 @@ def _beside(name: str, rows: pd.DataFrame, view: str) -> list[Column]:
     if name == "step_time_s" and view == "wide":
         found.append(("step p10 to p90", _span(name, "step_time_p10_s", "step_time_p90_s")))
     if name == "fixed_cost_usd" and view == "costs" and (rows[AGAINST] != "").any():
-        found.append((_BREAK_EVEN_TITLE, _break_even))
+        found.append((_BREAK_EVEN_TITLE, in_words))
     return found
 
 
@@ -193,15 +193,6 @@ def _span(name: str, lower: str, upper: str) -> Callable[[pd.Series[Any]], str]:
         return ABSENT if low != low else f"{form(low)} to {form(high)}"
 
     return text
-
-
-def _break_even(row: pd.Series[Any]) -> str:
-    epochs = row[BREAK_EVEN]
-    if row[AGAINST] in ("", row["cell"]):
-        return ABSENT
-    if epochs != epochs:
-        return "never"
-    return "at once" if epochs == 0 else f"{epochs:.0f} epoch{'s' if epochs > 1 else ''}"
 
 
 def _label_columns(rows: pd.DataFrame) -> list[str]:

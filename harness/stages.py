@@ -10,9 +10,9 @@ from __future__ import annotations
 import gc
 import math
 import random
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from itertools import cycle
+from itertools import cycle, groupby
 from pathlib import Path
 from typing import Any
 
@@ -459,9 +459,8 @@ class Measurement:
 
     def _segment(self, first: int, steps: int, path: Path) -> Segment:
         began = first_done = now()
-        for step in range(first, first + steps):
-            epoch, number = divmod(step, len(self._batches(0)))
-            result = self.trainer.step(self.trainer.place(self._batches(epoch)[number]))
+        for step, batch in enumerate(self._consecutive(first, steps), first):
+            result = self.trainer.step(self.trainer.place(batch))
             if step == first:
                 self.trainer.synchronise(result)
                 first_done = now()
@@ -477,6 +476,14 @@ class Measurement:
         self.trainer.push()
         train_s, first_s = trained - began, first_done - began
         return Segment(first, steps, loss, first_s, train_s, saved - trained, size)
+
+    def _consecutive(self, first: int, steps: int) -> Iterator[Batch]:
+        """The batches of these steps of a training, counted over its epochs."""
+        length = len(self._batches(0))
+        for epoch, numbers in groupby(range(first, first + steps), lambda step: step // length):
+            batches = self._batches(epoch)
+            for number in numbers:
+                yield batches[number % length]
 
     def _stepping(self) -> tuple[Callable[[], Any], Callable[[Any], None]]:
         """The step that is timed, on batches that are on the device, and its synchroniser."""

@@ -101,7 +101,10 @@ def footnotes(rows: pd.DataFrame, *, shows_cost: bool) -> list[str]:
     if rows["contended"].any():
         notes.append("* Other processes used the machine meanwhile; these rows are not ranked.")
     if rows["throttled"].any():
-        notes.append("^ The accelerator was slowed down by heat or by its supply of power.")
+        notes.append(
+            "^ The accelerator was slowed down by heat or by its supply of power; these rows are "
+            "not ranked."
+        )
     if rows["altered"].any():
         notes.append("! The row was changed after it was written.")
     if rows["extrapolated"].any():

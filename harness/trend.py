@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness import statistics
-from harness.compare import usable
+from harness.compare import UNRANKED, usable
 from harness.errors import unknown
 from harness.metrics import METRICS
 from harness.noise import Floor
@@ -144,7 +144,7 @@ def series_of(runs: pd.DataFrame, metric: str) -> Iterator[Series]:
     """A series per machine, cell and batch size; sessions without a positive value are left out."""
     point = list(POINT)
     read = [*point, "workload", "quality_metric", "session", "started_at", *CAUSES, metric]
-    kept = usable(runs[[*read, "status", "contended", "altered"]], metric)
+    kept = usable(runs[[*read, "status", *UNRANKED]], metric)
     kept = kept[kept[metric] > 0][read]
     sessions = kept.groupby([*point, "session"], sort=False, observed=True)
     rows = sessions.first().reset_index()

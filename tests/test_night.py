@@ -25,7 +25,9 @@ WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 def sessions(*rows: tuple[str, str, str, bool], machine: str = "m") -> pd.DataFrame:
     """A run per row: session (its start too), cell, status, contended."""
     frame = pd.DataFrame(rows, columns=["session", "cell", "status", "contended"])
-    return frame.assign(machine=machine, started_at=frame["session"])
+    return frame.assign(
+        throttled=False, altered=False, machine=machine, started_at=frame["session"]
+    )
 
 
 NEWEST = ("9", "a", "ok", False)

@@ -569,7 +569,7 @@ def test_a_throttled_row_is_shown_with_its_mark() -> None:
     assert read_file(path).runs == (cool, kept)
     text = show(load_table(Path("results")).frame, output="table")
     assert "ok n=2 ^" in text
-    assert "^ The accelerator was slowed down by heat or by its supply of power." in text
+    assert "^ The accelerator was slowed down by heat or by its supply of power" in text
     older = []
     for line in path.read_text().splitlines():
         fields = json.loads(line) | {"schema_version": 5}

@@ -46,6 +46,7 @@ def nights(
         ],
         "status": "ok",
         "contended": False,
+        "throttled": False,
         "altered": False,
         METRIC: values,
         **dict.fromkeys(CAUSES, "same"),
@@ -150,6 +151,7 @@ def test_rows_that_are_not_ranked_are_no_history() -> None:
     for change in (
         {"status": "numerics"},
         {"contended": True},
+        {"throttled": True},
         {"altered": True},
         {METRIC: 0.0},
         {METRIC: -1.0},

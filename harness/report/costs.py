@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from harness.break_even import AGAINST, BREAK_EVEN, with_break_even
+from harness.break_even import in_words, with_break_even
 from harness.cost import cost_usd
 from harness.metrics import PRICED
 from harness.prices import read_prices, snapshots
@@ -61,20 +61,11 @@ def cost_table(rows: pd.DataFrame) -> Table:
             Entry(str(row["cell"]), href=cell_page(row), notes=(str(row["machine"]),)),
             figure(row, "epoch_time_s"),
             *(figure(row, name) for name in COSTS),
-            Entry(_break_even(row)),
+            Entry(in_words(row)),
         )
         for row in each(rows)
     )
     return Table("costs", "Costs of each cell", head, body, frozenset(range(1, 7)))
-
-
-def _break_even(row: Row) -> str:
-    if row[AGAINST] in ("", row["cell"]):
-        return ABSENT
-    epochs = row[BREAK_EVEN]
-    if epochs != epochs:
-        return "never"
-    return "at once" if epochs == 0 else f"{epochs:.0f} epochs"
 
 
 def offers(rows: pd.DataFrame, results: Path) -> list[Offer]:

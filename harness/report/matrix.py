@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from math import isfinite, log
 
 import pandas as pd
 
 from harness.cells import BACKENDS, PRECISIONS
+from harness.compare import UNRANKED, usable
 from harness.metrics import METRICS
 from harness.report.parts import Entry, Row, Table, cell_page, each, figure, marks
 from harness.show import USUAL
@@ -38,7 +38,7 @@ def matrix(rows: pd.DataFrame) -> dict[str, Table]:
 
 def _table(rows: pd.DataFrame, metric: str) -> Table:
     columns = _columns(rows)
-    counted = rows[_counts(rows, metric)]
+    counted = usable(rows, metric)
     batches = rows.groupby("workload", sort=False)["batch_size"].nunique()
     lines = []
     for (workload, style, batch), group in rows.groupby(
@@ -69,11 +69,6 @@ def _columns(rows: pd.DataFrame) -> list[tuple[str, str]]:
     return [column for column in every if column in present] + sorted(present - {*every})
 
 
-def _counts(rows: pd.DataFrame, metric: str) -> pd.Series[bool]:
-    """Rows that the colours and the best are taken from."""
-    return (rows["status"] == "ok") & rows[metric].notna() & ~rows["contended"] & ~rows["altered"]
-
-
 def _entry(row: Row, metric: str, same: pd.Series[float]) -> Entry:
     status = str(row["status"])
     page = cell_page(row)
@@ -84,7 +79,7 @@ def _entry(row: Row, metric: str, same: pd.Series[float]) -> Entry:
         return Entry("no value", href=page, css="none")
     own = figure(row, metric)
     notes = [*own.notes, *_count(row), *marks(row)]
-    css = "unranked" if row["contended"] or row["altered"] else ""
+    css = "unranked" if any(row[mark] for mark in UNRANKED) else ""
     better = METRICS[metric].direction
     relative = ""
     if not css:
@@ -110,9 +105,3 @@ def level(value: float, same: pd.Series[float], better: str) -> int:
     place = log(value / low) / log(high / low) if low > 0 else (value - low) / (high - low)
     place = place if better == "lower" else 1 - place
     return min(LEVELS - 1, max(0, int(place * LEVELS)))
-
-
-def levels() -> Mapping[str, str]:
-    """The legend: each step's class and words."""
-    words = {0: "best of its workload", LEVELS - 1: "worst"}
-    return {f"h{step}": words.get(step, "") for step in range(LEVELS)}

@@ -147,6 +147,7 @@ def marks(row: Row) -> tuple[str, ...]:
     """What must be known about a row beside its numbers."""
     words = {
         "contended": "other work ran beside it",
+        "throttled": "on a throttled accelerator",
         "extrapolated": "epoch extrapolated",
         "altered": "changed after it was written",
     }

@@ -10,7 +10,7 @@ from itertools import combinations, pairwise
 import pandas as pd
 
 from harness.cells import API_STYLES, BACKENDS, PRECISIONS
-from harness.compare import CROSSABLE, KEY_COLUMNS, Comparison, compare, usable
+from harness.compare import CROSSABLE, KEY_COLUMNS, UNRANKED, Comparison, compare, usable
 from harness.compare import Row as Compared
 from harness.errors import UsageError
 from harness.report.parts import plain
@@ -26,7 +26,7 @@ STEPS = 2
 AXIS_VALUES = {"backend": BACKENDS, "precision": PRECISIONS, "api_style": API_STYLES}
 
 READ = (
-    "cell", *CROSSABLE, *KEY_COLUMNS, "session", "replicate", "status", "contended", "altered",
+    "cell", *CROSSABLE, *KEY_COLUMNS, "session", "replicate", "status", *UNRANKED,
     *FIGURES,
 )  # fmt: skip
 """The columns that a comparison reads; with all of them it takes several times as long."""

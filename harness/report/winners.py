@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.compare import usable
 from harness.metrics import METRICS
 from harness.registry import workloads
 from harness.report.parts import Entry, Row, Table, cell_page, each, figure, marks, slug
@@ -107,18 +108,12 @@ def _side_by_side(group: pd.DataFrame, metric: str, verdicts: Verdicts) -> tuple
     for session in verdicts.sessions.get(machine, ()):
         rows = verdicts.summaries[machine, session]
         rows = rows[rows["cell"].isin(group["cell"]) & rows["batch_size"].isin(group["batch_size"])]
-        rows = _ranked(rows, metric)
+        rows = usable(rows, metric)
         found.append((int((rows["n"] > 1).sum()), session, rows))
     best = max(found, key=lambda one: one[0], default=None)
     if best is None or best[0] < 2:
-        return "", _ranked(group, metric)
+        return "", usable(group, metric)
     return best[1], best[2]
-
-
-def _ranked(rows: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Those that may be ranked at all."""
-    kept = (rows["status"] == "ok") & rows[metric].notna() & ~rows["contended"] & ~rows["altered"]
-    return rows[kept]
 
 
 def _title(workload: str) -> str:
