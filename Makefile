@@ -51,10 +51,15 @@ calibration: .venv/installed
 PLAN ?= nightly
 DEVICE ?= cpu
 NIGHT ?= .night
+NIGHT_cpu :=
+NIGHT_gpu := cuda-tensorflow cuda-jax cuda-torch
+NIGHT_tpu := tpu-jax
+# What is there as locked is left as it is.
 night-lock: .venv/installed
 	$(BIN)/pip check
+	for name in $(NIGHT_$(DEVICE)); do $(BIN)/epochmark env create $$name || exit 1; done
 night-fit: .venv/installed
-	$(BIN)/epochmark doctor --device $(DEVICE)
+	$(BIN)/epochmark doctor --device $(DEVICE) --strict
 night-run: .venv/installed
 	$(BIN)/epochmark run --plan $(PLAN) --only '*/$(DEVICE)' --replicates 5 --strict
 night-verdict: .venv/installed

@@ -161,6 +161,9 @@ def doctor(
     device: Annotated[
         str, typer.Option(help="cpu; or gpu, tpu: can cells run on it, and is it fit?")
     ] = "cpu",
+    strict: Annotated[
+        bool, typer.Option("--strict", help="With --device: exit with 1 if cells cannot run on it.")
+    ] = False,
     only: Only = None,
     pairs: Annotated[int, typer.Option(min=2, help="With --calibrate: pairs per cell.")] = 8,
     results: Results = RESULTS,
@@ -181,7 +184,10 @@ def doctor(
     elif device != "cpu":
         from harness import fitness_devices
 
-        fitness_devices.told(fitness_devices.examine(device), output.value, typer.echo)
+        examined = fitness_devices.examine(device)
+        fitness_devices.told(examined, output.value, typer.echo)
+        if strict and examined.lacking:
+            raise typer.Exit(1)
     else:
         _peak(results, output)
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 
-from harness import answers, nvml, tpu
+from harness import answers, nvml, tpu, venvs
 from harness.absence import Absence
 from harness.fitness import HOT_CELSIUS, IDLE_SHARE, Check, render
 from harness.probes import CUDA_RUNTIMES, installed
@@ -87,9 +87,17 @@ def _nvidia(number: int, runtimes: Mapping[str, str]) -> Examined:
 
 
 def cuda_runtimes() -> dict[str, str]:
-    """The CUDA runtimes that backends brought into this environment, with their versions."""
-    found = {name: installed(name) for name in CUDA_RUNTIMES}
-    return {name: version for name, version in found.items() if version is not None}
+    """The CUDA runtimes that backends brought, with their versions.
+
+    Into this environment, or into one that was made for cells, whose name then stands before.
+    """
+    here = {name: installed(name) for name in CUDA_RUNTIMES}
+    found = {name: version for name, version in here.items() if version is not None}
+    for environment in filter(lambda one: one.made, venvs.every()):
+        versions = venvs.contents(environment)
+        brought = [name for name in CUDA_RUNTIMES if name in versions]
+        found |= {f"{environment.name}: {name}": versions[name] for name in brought}
+    return found
 
 
 def _cuda_build(runtimes: Mapping[str, str]) -> Check:
@@ -98,8 +106,7 @@ def _cuda_build(runtimes: Mapping[str, str]) -> Check:
         ", ".join(f"{name} {version}" for name, version in runtimes.items()) or "none installed",
         "a backend that is built for CUDA",
         bool(runtimes),
-        "install jax[cuda13], tensorflow[and-cuda] or a torch that is not the CPU build, best "
-        "each in an environment of its own",
+        "make one for a backend: epochmark env create cuda-jax, cuda-tensorflow or cuda-torch",
     )
 
 

@@ -100,7 +100,7 @@ def differences(environment: Venv) -> list[str]:
     name is not looked at, since CUDA's libraries are chosen by the packages that bring them."""
     if not environment.python.is_file():
         return [NOTHING_INSTALLED]
-    installed = _installed(environment)
+    installed = contents(environment)
     return [
         phrase
         for name, wanted in sorted(pins(environment.lock).items())
@@ -108,7 +108,8 @@ def differences(environment: Venv) -> list[str]:
     ]
 
 
-def _installed(environment: Venv) -> dict[str, str]:
+def contents(environment: Venv) -> dict[str, str]:
+    """Versions of what is installed in it, by normalised name."""
     folders = environment.folder.glob("lib/python*/site-packages")
     every = distributions(path=[str(folder) for folder in folders])
     return {canonicalize_name(package.name): package.version for package in every}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
@@ -102,6 +103,27 @@ def test_the_answer_in_each_form() -> None:
     assert found["needed"][0]["remedy"] == "buy one"
     csv = CliRunner().invoke(app, [*ask, "--format", "csv"]).stdout
     assert csv.splitlines()[1] == "TPU,False,none,one,buy one"
+
+
+@pytest.mark.usefixtures("_asked")
+def test_strict_fails_where_no_cell_can_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    ask = ["doctor", "--device", "tpu", "--strict"]
+    assert CliRunner().invoke(app, ask).exit_code == 1
+    fit = replace(FOUND, needed=())
+    monkeypatch.setattr(fitness_devices, "examine", lambda device: fit)
+    assert CliRunner().invoke(app, ask).exit_code == 0
+
+
+def test_a_cuda_build_in_an_environment_of_its_own_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPOCHMARK_CACHE", str(tmp_path))
+    assert not any("cuda-jax" in name for name in fitness_devices.cuda_runtimes())
+    packages = tmp_path / "environments" / "cuda-jax" / "lib" / "python3.11" / "site-packages"
+    metadata = packages / "nvidia_cuda_runtime-13.5.37.dist-info" / "METADATA"
+    metadata.parent.mkdir(parents=True)
+    metadata.write_text("Metadata-Version: 2.1\nName: nvidia-cuda-runtime\nVersion: 13.5.37\n")
+    assert fitness_devices.cuda_runtimes()["cuda-jax: nvidia-cuda-runtime"] == "13.5.37"
 
 
 @pytest.mark.parametrize(
