@@ -15,7 +15,7 @@ from harness import compare_command, trend_command
 from harness.compare import UNRANKED, compare
 from harness.errors import UsageError
 from harness.table import load_table
-from harness.trend import Step
+from harness.trend import Step, history
 
 NOT_TRIED = ("unsupported", "unavailable")
 
@@ -47,7 +47,7 @@ def night(results: Path) -> Night:
     mine = runs[runs["session"] == newest["session"]]
     tried = mine[~mine["status"].isin(NOT_TRIED)]
     good = last_good(runs, str(newest["session"]))
-    history, _ = trend_command.trend(results, metrics=(), only=())
+    steps = history(runs, floors=trend_command.known_floors(results, runs)).steps
     return Night(
         session=str(newest["session"]),
         machine=str(newest["machine"]),
@@ -59,7 +59,7 @@ def night(results: Path) -> Night:
         ),
         good=good,
         verdicts=_verdicts(runs, good, str(newest["session"])),
-        regressions=tuple(step for step in history.steps if step.worse and step.new),
+        regressions=tuple(step for step in steps if step.worse and step.new),
         broken=table.broken,
     )
 

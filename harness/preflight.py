@@ -13,8 +13,8 @@ import selectors
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
@@ -221,14 +221,9 @@ class Planner:
             child.close()
 
 
-@contextmanager
-def planner(target: Target, stamp: Stamp, *, optimised: bool) -> Iterator[Planner]:
+def planner(target: Target, stamp: Stamp, *, optimised: bool) -> closing[Planner]:
     """A planner whose processes are gone when the context ends."""
-    opened = Planner(target, stamp, optimised=optimised)
-    try:
-        yield opened
-    finally:
-        opened.close()
+    return closing(Planner(target, stamp, optimised=optimised))
 
 
 class _Child:

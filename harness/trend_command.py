@@ -7,8 +7,10 @@ from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
+import pandas as pd
+
 from harness import answers
-from harness.noise import floors_of
+from harness.noise import Floor, floors_of
 from harness.registry import workloads
 from harness.run_command import book
 from harness.selection import matching
@@ -30,11 +32,19 @@ def trend(
     """The history of the results folder, and how many lines or files of it were broken."""
     table = load_table(results)
     runs = matching(table.frame, only, list(workloads()))
-    floors = floors_of(book(results, "noise"), map(str, runs["machine"].unique()))
     found = history(
-        runs, metrics=metrics or FIGURES, segment=segment, magnitude=magnitude, floors=floors
+        runs,
+        metrics=metrics or FIGURES,
+        segment=segment,
+        magnitude=magnitude,
+        floors=known_floors(results, runs),
     )
     return found, table.broken
+
+
+def known_floors(results: Path, runs: pd.DataFrame) -> dict[tuple[str, str], Floor]:
+    """The noise of the runs' machines, by machine and cell."""
+    return floors_of(book(results, "noise"), map(str, runs["machine"].unique()))
 
 
 def text(found: History) -> str:

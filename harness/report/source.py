@@ -10,7 +10,6 @@ import pandas as pd
 
 from harness.advise import Floors
 from harness.errors import ResultsError
-from harness.noise import floors_of
 from harness.preflight import read_forecasts
 from harness.report.forecasts import Forecasts
 from harness.report.parts import plain
@@ -22,6 +21,7 @@ from harness.summary import latest, summary
 from harness.table import load_table
 from harness.targets import TARGETS
 from harness.trend import History, history
+from harness.trend_command import known_floors
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def read_source(results: Path) -> Source:
     """Raises ResultsError where no results file can be read."""
     table = load_table(results)
     runs = table.frame
-    floors = floors_of(book(results, "noise"), map(str, runs["machine"].unique()))
+    floors = known_floors(results, runs)
     newest = plain(latest(runs))
     return Source(
         runs=runs,

@@ -7,7 +7,7 @@ are what is compiled.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 import jax
@@ -32,9 +32,9 @@ def plan(built: Built, target: Target, *, optimised: bool) -> Figures:
     program = hashlib.sha256("\n".join(made_of).encode()).hexdigest()
     known = derived.read("preflight", program)
     if known is None:
-        known = asdict(_compiled(lowered))
+        known = asdict(_compiled(lowered, program))
         derived.keep("preflight", program, known)
-    return replace(Figures(**known), program=program)
+    return Figures(**known)
 
 
 def _chip(target: Target) -> Any:
@@ -57,18 +57,18 @@ def _placed(leaf: Any, sharding: Any) -> Any:
     )
 
 
-def _compiled(lowered: Any) -> Figures:
+def _compiled(lowered: Any, program: str) -> Figures:
     try:
-        program = lowered.compile()
+        compiled = lowered.compile()
     except jax.errors.JaxRuntimeError as error:
         if "RESOURCE_EXHAUSTED" not in str(error):
             raise
-        return Figures("", refusal=_sentence(str(error)))
-    memory = program.memory_analysis()
+        return Figures(program, refusal=_sentence(str(error)))
+    memory = compiled.memory_analysis()
     return Figures(
-        "",
+        program,
         peak_bytes=memory.peak_memory_in_bytes,
-        moved_bytes=int(program.cost_analysis()["bytes accessed"]),
+        moved_bytes=int(compiled.cost_analysis()["bytes accessed"]),
         crossing_bytes=memory.argument_size_in_bytes + memory.output_size_in_bytes,
     )
 
