@@ -247,6 +247,18 @@ def run(
         float | None,
         typer.Option(min=0.0, help="US dollars: stop when 0.1 point of quality would cost more."),
     ] = None,
+    accumulate: Annotated[
+        int | None,
+        typer.Option(min=2, help="Gather the gradient of a batch from so many equal parts."),
+    ] = None,
+    batch_memory: Annotated[
+        float | None,
+        typer.Option(min=0.01, help="GiB: the largest batch whose step takes no more memory."),
+    ] = None,
+    plateau: Annotated[
+        float | None,
+        typer.Option(min=0.001, max=0.999, help="Learning rate times this when quality stalls."),
+    ] = None,
     pipeline: Annotated[
         str | None, typer.Option(help="Input pipeline in place of the declared one.")
     ] = None,
@@ -266,6 +278,7 @@ def run(
     if resume and (plan is not None or only):
         raise UsageError("--resume goes on with its session's own cells; leave out --plan, --only.")
     own = {"--steps": steps, "--epochs": epochs, "--stop-at": stop_at, "--pipeline": pipeline}
+    own |= {"--accumulate": accumulate, "--batch-memory": batch_memory, "--plateau": plateau}
     for name, value in own.items():
         if resume and value is not None:
             raise UsageError(f"--resume goes on with its session's own protocol; leave out {name}.")
@@ -290,6 +303,9 @@ def run(
         train_steps=steps or 0,
         epochs=epochs or 0,
         stop_at_usd=stop_at or 0.0,
+        accumulate=accumulate or 1,
+        batch_memory_gib=batch_memory or 0.0,
+        plateau_factor=plateau or 0.0,
         pipeline=pipeline or "",
         weights=weights,
     )
@@ -451,6 +467,46 @@ def interrupt(
     say(f"Written to {spelled(path)}.")
     if not through:
         raise typer.Exit(1)
+
+
+@app.command("options")
+def loop_options(
+    only: Only = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings of each kind.")] = 2,
+    price: Annotated[str | None, typer.Option(help="Reference price for costs.")] = None,
+    output: Format = Output.table,
+    results: Results = RESULTS,
+) -> None:
+    """What the options of a training loop do to the cost of a quality, beside plain fit.
+
+    With --only, trains these functional cells in every variant first; else shows what was measured.
+    """
+    from harness import effects_command as command
+    from harness import runner
+    from harness.effects import FOLDER, measure, trainable
+    from harness.plans import planned, runnable
+    from harness.run_command import chosen_price
+    from harness.store import check_writable, spelled
+
+    def say(line: str) -> None:
+        typer.echo(line, err=True)
+
+    if only:
+        cells = trainable(runnable(planned(None, only)))
+        extras = runner.Extras(chosen_price(price, results))
+        check_writable(results / FOLDER)
+        runner.prepare_data(cells, say)
+        with runner.terminated_as_interrupted():
+            path = measure(
+                cells,
+                seeds,
+                results / FOLDER,
+                extras=extras,
+                listener=lambda name, run: say(command.line(name, run)),
+            )
+        say(f"Written to {spelled(path)}.")
+    render = {"table": command.text, "json": command.as_json, "csv": command.as_csv}
+    typer.echo(render[output.value](command.stored(results)))
 
 
 @app.command()

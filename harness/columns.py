@@ -11,6 +11,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from harness import options
 from harness.cells import AXES
 from harness.metrics import METRICS, derive, examples_per_epoch, own_cpu_share, step_times
 from harness.schema import Protocol, Run
@@ -73,6 +74,7 @@ TEXTS: dict[str, Callable[[Run], str]] = {
     "accelerators": lambda run: ", ".join(run.environment.accelerators),
     **{name: _package(names) for name, names in _PACKAGES.items()},
     "protocol": lambda run: _protocol_digest(run.protocol),
+    "options": lambda run: options.told(run.protocol),
     "train_outcome": lambda run: run.samples.train_outcome,
     "warmup_outcome": lambda run: run.samples.warmup_outcome,
     "energy_method": lambda run: run.energy.method if run.energy else "",

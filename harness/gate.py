@@ -82,7 +82,7 @@ class GradientReader:
 
     def __init__(self, optimizer: Any) -> None:
         inner = getattr(optimizer, "inner_optimizer", optimizer)
-        self._iterations = inner.iterations
+        self._inner = inner
         if hasattr(inner, "momentums"):
             self._slots = [slot for slot in inner.momentums if slot is not None]
             self._decay = float(inner.momentum)
@@ -95,7 +95,7 @@ class GradientReader:
 
     def updates(self) -> int:
         """How many updates were applied; a step skipped for overflow is not one."""
-        return int(weights.snapshot([self._iterations])[0])
+        return weights.updates(self._inner)
 
     def norm(self) -> float:
         """The norm of the gradient of the last update."""

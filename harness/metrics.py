@@ -189,7 +189,7 @@ def _epoch_metrics(run: Run) -> dict[str, float]:
     if quality is not None:
         values["quality"] = quality
         values["quality_error"] = 1.0 - quality if run.higher_is_better else quality
-    reached = _time_to_quality(run)
+    reached = None if run.quality_target is None else time_to(run, run.quality_target)
     return values if reached is None else values | {"time_to_quality_s": reached}
 
 
@@ -198,16 +198,13 @@ def reaches(quality: float, target: float, *, higher_is_better: bool) -> bool:
     return quality >= target if higher_is_better else quality <= target
 
 
-def _time_to_quality(run: Run) -> float | None:
-    if run.quality_target is None:
-        return None
+def time_to(run: Run, target: float) -> float | None:
+    """Seconds of training and evaluation until the target was reached; None if it never was."""
     seconds = 0.0
     for epoch in run.samples.epochs:
         seconds += epoch.train_s + (epoch.evaluation_s or 0.0)
         quality = epoch.quality.get(run.quality_metric)
-        if quality is not None and reaches(
-            quality, run.quality_target, higher_is_better=run.higher_is_better
-        ):
+        if quality is not None and reaches(quality, target, higher_is_better=run.higher_is_better):
             return seconds
     return None
 

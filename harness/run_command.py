@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
-from harness import runner
+from harness import options, runner
 from harness.cells import Cell, parse_cell
 from harness.errors import UsageError
 from harness.peak import peaks_of
@@ -38,6 +38,9 @@ class Request:
     train_steps: int = 0
     epochs: int = 0
     stop_at_usd: float = 0.0
+    accumulate: int = 1
+    batch_memory_gib: float = 0.0
+    plateau_factor: float = 0.0
     pipeline: str = ""
     weights: Path | None = None
 
@@ -89,6 +92,8 @@ def _resume(
 def _start(request: Request, extras: runner.Extras, listen: runner.Listener, say: Say) -> Path:
     cells = planned(request.plan, request.only)
     _check_weights(request.weights, cells)
+    protocol = _protocol(request, extras)
+    options.check(protocol, cells)
     # Before anything is fetched or measured; a mistake above leaves no folder behind.
     check_writable(request.results)
     runner.prepare_data(cells, say)
@@ -98,17 +103,23 @@ def _start(request: Request, extras: runner.Extras, listen: runner.Listener, say
         only=request.only,
         replicates=request.replicates,
         order_seed=request.order_seed,
-        protocol=replace(
-            Protocol(),
-            timeout_s=request.timeout_s,
-            train_steps=request.train_steps,
-            epochs=request.epochs,
-            stop_s_per_tenth=_seconds_for(request.stop_at_usd, extras.price),
-            pipeline=request.pipeline,
-            weights_digest=runner.digest_of(request.weights),
-        ),
+        protocol=protocol,
     )
     return runner.run_session(session, request.results, extras=extras, listener=listen)
+
+
+def _protocol(request: Request, extras: runner.Extras) -> Protocol:
+    return Protocol(
+        timeout_s=request.timeout_s,
+        train_steps=request.train_steps,
+        epochs=request.epochs,
+        stop_s_per_tenth=_seconds_for(request.stop_at_usd, extras.price),
+        accumulate=request.accumulate,
+        batch_memory_bytes=round(request.batch_memory_gib * 2**30),
+        plateau_factor=request.plateau_factor,
+        pipeline=request.pipeline,
+        weights_digest=runner.digest_of(request.weights),
+    )
 
 
 def _seconds_for(usd: float, price: Price | None) -> float:

@@ -7,12 +7,12 @@ import random
 import shlex
 import signal
 import subprocess
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness import SUITE_VERSION, accelerators, child, data, energy, probes
+from harness import SUITE_VERSION, accelerators, child, data, energy, options, probes
 from harness.cells import Cell, parse_cell
 from harness.clock import now, utc_now
 from harness.errors import DataError, ResultsError, UsageError
@@ -242,6 +242,15 @@ def run_one(session: Session, planned: Planned, results: Path, extras: Extras) -
         return run
 
 
+def write_each(session: Session, runs: Iterable[Run], results: Path) -> Path:
+    """A session of runs that somebody else makes, each written as it comes; returns the file."""
+    check_writable(results)
+    with SessionWriter(results, session) as writer:
+        for run in runs:
+            writer.append(run)
+        return writer.path
+
+
 def run_id(session: Session, planned: Planned) -> str:
     """The run's name: unique, and the same when the session is resumed."""
     return f"{session.session}-{planned.number:04d}"
@@ -293,6 +302,8 @@ def replay_command(cell: Cell, protocol: Protocol, price: Price | None = None) -
     if protocol.stop_s_per_tenth and price is not None:
         limit = protocol.stop_s_per_tenth * price.usd_per_hour / 3600
         epochs += f" --stop-at {limit:.6g} --price {price.id}"
+    if chosen := options.told(protocol):
+        epochs += f" {chosen}"
     steps = f" --steps {protocol.train_steps}" if protocol.train_steps else ""
     weights = " --weights FILE" if protocol.weights_digest else ""
     pipeline = f" --pipeline {protocol.pipeline}" if protocol.pipeline else ""

@@ -1,6 +1,8 @@
 """The record of a run: one frozen dataclass tree, which is the schema of every results file.
 
 Format history, newest first:
+7 (2026-11): options of the training loop (`Protocol.accumulate`, `Protocol.batch_memory_bytes`,
+    `Protocol.plateau_factor`, `Memory.tried_batches`, `Epoch.learning_rate_factor`).
 6 (2026-11): the accelerator of a run, watched (`Accelerator`).
 5 (2026-11): energy of the epochs (`Energy`); another number of epochs, an end by cost, and what
     ended a training (`Protocol.epochs`, `Protocol.stop_s_per_tenth`, `Samples.train_outcome`).
@@ -20,7 +22,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-SCHEMA_VERSION = 6
+SCHEMA_VERSION = 7
 
 STATUSES = (
     "ok",
@@ -64,6 +66,11 @@ class Protocol:
     `pipeline` replaces the declared kind of input pipeline (empty: as declared). `epochs` replaces
     the declared number (0: as declared). Training ends when a tenth of a point of quality took more
     than `stop_s_per_tenth` in the last epoch (0: no such rule; `harness.stopping`).
+    The gradients of `accumulate` equal parts of the declared batch make one update (1: the batch is
+    whole). `batch_memory_bytes` is what a step may take of memory: the batch is the largest
+    doubling of the declared one that does (0: as declared; `harness.options`). The learning rate is
+    multiplied by `plateau_factor` after an epoch whose quality was no better than the best before
+    (0: never).
     """
 
     gate_steps: int = 3
@@ -83,6 +90,9 @@ class Protocol:
     pipeline: str = ""
     epochs: int = 0
     stop_s_per_tenth: float = 0.0
+    accumulate: int = 1
+    batch_memory_bytes: int = 0
+    plateau_factor: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -113,7 +123,8 @@ class Epoch:
     """One epoch through the input pipeline, then an evaluation on held-out data.
 
     Under a step budget `steps` are the first of the `epoch_steps` of a whole epoch, and nothing is
-    evaluated; otherwise `epoch_steps` is None.
+    evaluated; otherwise `epoch_steps` is None. The declared learning rate was multiplied by
+    `learning_rate_factor`.
     """
 
     steps: int
@@ -122,6 +133,7 @@ class Epoch:
     loss: float
     quality: dict[str, float]
     epoch_steps: int | None = None
+    learning_rate_factor: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -144,12 +156,14 @@ class Memory:
     """Host memory of the worker: resident set after import, and its peak from build to the end.
 
     The peak is the kernel's `VmHWM`, reset after import and after the equality gate, whose copies
-    of gradients are no part of training; None where the kernel does not give it.
+    of gradients are no part of training; None where the kernel does not give it. `tried_batches`
+    are the peaks of a step by the batch sizes that were tried to find the largest that fits.
     """
 
     host_baseline_bytes: int | None = None
     host_peak_bytes: int | None = None
     device_peak_bytes: int | None = None
+    tried_batches: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -12,14 +12,14 @@ import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
-from itertools import cycle, groupby
+from itertools import cycle, groupby, repeat
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness import checkpoint, data, gate, paths, stopping, weights
+from harness import checkpoint, data, gate, options, paths, stopping, weights
 from harness.backends import Backend, Trainer, backend
 from harness.batches import Batches, Rows
 from harness.cells import Cell
@@ -138,11 +138,12 @@ class Measurement:
             self._train_resumably(Path(self.job.checkpoint))
             self.watch.stop()
             return
-        if self.scale.gate_architecture is None and not self.scale.gate_scale:
+        if self._gates_what_it_trains:
             self._build(self.scale)
             self._compile_and_gate("compile")
         else:
             self._gate_a_twin()
+            self._choose_batch()
             self._build(self.scale)
             self._compile()
         if self.job.turns:
@@ -153,6 +154,13 @@ class Measurement:
         else:
             self._infer()
         self.watch.stop()
+
+    @property
+    def _gates_what_it_trains(self) -> bool:
+        """Not where layers draw at random, the data is its owner's alone or the batch another."""
+        protocol = self.job.protocol
+        another_batch = protocol.accumulate > 1 or protocol.batch_memory_bytes
+        return not (self.scale.gate_architecture or self.scale.gate_scale or another_batch)
 
     @property
     def _framework(self) -> Backend:
@@ -221,7 +229,10 @@ class Measurement:
             from harness.backends.schedules import WarmupThenLinear
 
             schedule = self._stretched(declared.schedule)
-            arguments["learning_rate"] = WarmupThenLinear(arguments["learning_rate"], schedule)
+            peak, parts = arguments["learning_rate"], self.job.protocol.accumulate
+            arguments["learning_rate"] = WarmupThenLinear(peak, schedule, parts)
+        if self.job.protocol.accumulate > 1:
+            arguments["gradient_accumulation_steps"] = self.job.protocol.accumulate
         optimizer = kind(**arguments)
         if declared.undecayed:
             optimizer.exclude_from_weight_decay(var_names=list(declared.undecayed))
@@ -268,10 +279,54 @@ class Measurement:
         )
         self._build(twin, stage="gate")
         self._compile_and_gate("gate")
-        del self.model, self.optimizer, self.trainer, self.initial_optimizer, self.placed_inputs
+        del self.placed_inputs
         self.scale, self.data, self.arrays = own
+        self._forget()
+
+    def _forget(self) -> None:
+        """Free what was built, before something else is."""
+        del self.model, self.optimizer, self.trainer, self.initial_optimizer
         gc.collect()
         self._reset_peaks()
+
+    def _choose_batch(self) -> None:
+        """The batch of the protocol in place of the declared one, on which the gate was."""
+        protocol = self.job.protocol
+        if protocol.accumulate > 1:
+            part = self.scale.batch_size // protocol.accumulate
+            self.scale = replace(self.scale, batch_size=part)
+        elif protocol.batch_memory_bytes:
+            self.scale = options.rebatched(self.scale, self._largest_batch())
+            self.batch_size = self.scale.batch_size
+
+    def _largest_batch(self) -> int:
+        self._build(self.scale, stage="batch")
+        self._restore_initial_state()
+        declared, limit = self.scale.batch_size, self.job.protocol.batch_memory_bytes
+        examples = self._batches(0).rows.size
+        found, tried = options.largest(declared, examples, limit, self._peak_of_step)
+        self.memory = replace(self.memory, tried_batches={str(k): v for k, v in tried.items()})
+        self._forget()
+        if not found:
+            peak = f"takes {tried[declared]:,} bytes" if tried else "finds no memory"
+            raise WorkerError(
+                "oom", f"a step on the declared batch of {declared} {peak}, {limit:,} are allowed"
+            )
+        return found
+
+    def _peak_of_step(self, size: int) -> int | None:
+        """The peak in bytes of a step on so many examples; None if memory ran out."""
+        batches = self.data.batches(self.arrays, batch_size=size, seed=self.job.seed, epoch=0)
+        self._reset_peaks()
+        try:
+            self.trainer.synchronise(self.trainer.step(self.trainer.place(batches[0])))
+        except Exception as error:
+            if self._framework.is_out_of_memory(error):
+                return None
+            raise
+        if self.job.cell.device != "cpu":
+            return self._framework.device_peak_bytes()
+        return peak_resident_bytes()
 
     def _compile(self) -> None:
         """The first step, or inference, of the model that the gate saw as its twin."""
@@ -304,7 +359,7 @@ class Measurement:
 
     def _first_step(self, placed: Any) -> Any:
         began = now()
-        result = self.trainer.step(placed)
+        result = self._update(repeat(placed))
         self.trainer.synchronise(result)
         self.samples = replace(self.samples, first_step_s=now() - began)
         self._note_peak()
@@ -347,7 +402,7 @@ class Measurement:
                 raise WorkerError("numerics", "every gate step overflowed at every loss scale")
             self._reset_metrics()
             self.trainer.push()
-            result = self.trainer.step(placed)
+            result = self._update(repeat(placed))
             self.trainer.synchronise(result)
         gate.set_weights(self.model, self.workload)
         self.trainer.push()
@@ -488,7 +543,13 @@ class Measurement:
     def _stepping(self) -> tuple[Callable[[], Any], Callable[[Any], None]]:
         """The step that is timed, on batches that are on the device, and its synchroniser."""
         placed = cycle([self.trainer.place(b) for b in self._batches(0).first(RESIDENT_BATCHES)])
-        return lambda: self.trainer.step(next(placed)), self.trainer.synchronise
+        return lambda: self._update(placed), self.trainer.synchronise
+
+    def _update(self, placed: Iterator[Any]) -> Any:
+        """One optimiser step: as many batches as its gradient is gathered from."""
+        for _ in range(self.job.protocol.accumulate - 1):
+            self.trainer.step(next(placed))
+        return self.trainer.step(next(placed))
 
     def _inferring(self) -> tuple[Callable[[], Any], Callable[[Any], None]]:
         return lambda: self.trainer.infer(self.placed_inputs), self.trainer.synchronise
@@ -512,11 +573,14 @@ class Measurement:
         if self.job.protocol.train_steps:
             self._train_first_steps(self.job.protocol.train_steps)
             return
-        outcome = stopping.DECLARED
+        outcome, factor = stopping.DECLARED, 1.0
+        parts = self.job.protocol.accumulate
         for epoch in range(self.job.protocol.epochs or self.scale.epochs):
             self._mark(BEGIN)
             began = now()
             batches = self._batches(epoch)
+            steps = len(batches) // parts
+            batches = batches.first(steps * parts)
             loss = self._fit(batches)
             trained = now()
             self._mark(END)
@@ -527,11 +591,12 @@ class Measurement:
                 if not math.isfinite(value):
                     raise WorkerError("nan", f"{name} is {value} after epoch {epoch + 1}")
             done = Epoch(
-                steps=len(batches),
+                steps=steps,
                 train_s=trained - began,
                 evaluation_s=now() - trained,
                 loss=loss,
                 quality=quality,
+                learning_rate_factor=factor,
             )
             self.samples = replace(self.samples, epochs=(*self.samples.epochs, done))
             if self._at_target(quality[self.workload.quality_metric]):
@@ -540,6 +605,11 @@ class Measurement:
             if self._too_dear():
                 outcome = stopping.COST
                 break
+            if self._on_a_plateau():
+                factor *= self.job.protocol.plateau_factor
+                self.trainer.pull()
+                self._scale_learning_rate(self.job.protocol.plateau_factor)
+                self.trainer.push()
         self.samples = replace(self.samples, train_outcome=outcome)
         self._note_loss_scale(sum(epoch.steps for epoch in self.samples.epochs))
         self._check_quality()
@@ -582,24 +652,30 @@ class Measurement:
             limit_s=self.job.protocol.stop_s_per_tenth,
         )
 
+    def _on_a_plateau(self) -> bool:
+        if not self.job.protocol.plateau_factor or len(self.samples.epochs) < 2:
+            return False
+        metric, better = self.workload.quality_metric, self.workload.higher_is_better
+        return stopping.gain(self.samples.epochs, metric, higher_is_better=better) <= 0
+
     def _train_first_steps(self, steps: int) -> None:
         """The first steps of one epoch; so little training has no quality to speak of."""
         self._mark(BEGIN)
         began = now()
-        epoch = self._batches(0)
-        batches = epoch.first(steps)
+        epoch, parts = self._batches(0), self.job.protocol.accumulate
+        batches = epoch.first(steps * parts)
         loss = self._fit(batches)
         trained = now()
         self._mark(END)
         if not math.isfinite(loss):
             raise WorkerError("nan", f"the mean loss of the first {len(batches)} steps is {loss}")
         done = Epoch(
-            steps=len(batches),
+            steps=len(batches) // parts,
             train_s=trained - began,
             evaluation_s=None,
             loss=loss,
             quality={},
-            epoch_steps=len(epoch),
+            epoch_steps=len(epoch) // parts,
         )
         self.samples = replace(self.samples, epochs=(done,), train_outcome=stopping.STEPS)
         self._note_loss_scale(len(batches))
@@ -625,8 +701,11 @@ class Measurement:
             self.numerics["loss_scale_skipped_steps"] = str(steps - int(applied))
 
     def _check_quality(self) -> None:
-        """The bounds are of the declared number of epochs."""
+        """The bounds are of the declared number of epochs, batch and learning rate."""
+        protocol = self.job.protocol
         if len(self.samples.epochs) != self.scale.epochs:
+            return
+        if protocol.accumulate > 1 or protocol.batch_memory_bytes or protocol.plateau_factor:
             return
         low, high = self.scale.quality_bounds
         found = self.samples.epochs[-1].quality[self.workload.quality_metric]
@@ -667,7 +746,8 @@ class Measurement:
         self._note_peak()
         peak = max(self._peaks, default=None)
         on_device = self.job.cell.device != "cpu"
-        self.memory = Memory(
+        self.memory = replace(
+            self.memory,
             host_baseline_bytes=baseline,
             host_peak_bytes=peak,
             device_peak_bytes=self._framework.device_peak_bytes() if on_device else None,

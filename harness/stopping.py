@@ -32,7 +32,12 @@ def too_dear(
     """
     if limit_s == 0 or len(epochs) < 2:
         return False
+    gained = gain(epochs, metric, higher_is_better=higher_is_better)
+    return gained <= 0 or epochs[-1].train_s * tenth / gained > limit_s
+
+
+def gain(epochs: Sequence[Epoch], metric: str, *, higher_is_better: bool) -> float:
+    """How much better the last epoch's quality is than the best before; positive for better."""
     sign = 1 if higher_is_better else -1
     *before, last = [sign * epoch.quality[metric] for epoch in epochs]
-    gained = last - max(before)
-    return gained <= 0 or epochs[-1].train_s * tenth / gained > limit_s
+    return last - max(before)

@@ -113,6 +113,8 @@ def footnotes(rows: pd.DataFrame, *, shows_cost: bool) -> list[str]:
             "~ Time and cost of an epoch are extrapolated from its first steps: "
             f"{_span(shares.min(), shares.max())} of them."
         )
+    if chosen := "; ".join(sorted({str(options) for options in rows["options"] if options})):
+        notes.append(f"Trained with options of the loop: {chosen}.")
     if rows["protocol"].nunique() > 1:
         notes.append("Rows were measured under different protocols and cannot be ranked together.")
     if not shows_cost and (rows["price"] != "").any():

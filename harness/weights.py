@@ -160,6 +160,13 @@ def snapshot(variables: Sequence[Any]) -> list[Array]:
     return [np.array(ops.convert_to_numpy(variable.value)) for variable in variables]
 
 
+def updates(optimizer: Any) -> int:
+    """How many updates the optimiser has made; gradients that are gathered for one are none."""
+    from keras import ops
+
+    return int(ops.convert_to_numpy(optimizer.iterations))
+
+
 def compact(values: Sequence[Array]) -> list[Array]:
     """The same values, those that are one number all over held as that number only."""
     return [
