@@ -28,6 +28,7 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     3: lambda fields: _without_interval_rule(fields),
     4: lambda fields: fields,  # without energy, which is then absent
     5: lambda fields: fields,  # without a watched accelerator
+    6: lambda fields: fields,  # the loop as declared
 }
 """For each older schema version, what turns its line into one of the next version."""
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import socket
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -113,6 +115,22 @@ def test_an_export_to_mlflow_that_broke_is_finished_by_the_next(
     runs = stored(store)[1]
     assert sorted(run.data.tags["epochmark.run"] for run in runs) == [run.run for run in RUNS]
     assert all(run.info.status == "FINISHED" for run in runs)
+
+
+@pytest.mark.usefixtures("mlflow")
+@pytest.mark.filterwarnings("default")  # the client's own
+def test_a_server_that_is_down_is_told_in_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        address = f"http://127.0.0.1:{server.getsockname()[1]}"
+    with pytest.raises(TrackerError) as told:
+        trackers.export("mlflow", address, RUNS, say=lambda _: None)
+    assert str(told.value) == (
+        f"MLflow cannot be opened at {address!r}: Connection refused. "
+        "Nothing was written; name a place that can be reached."
+    )
+    # Who set the number of retries is heard.
+    assert os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] == "0"
 
 
 @pytest.fixture

@@ -25,6 +25,8 @@ from harness.store import read_file, results_files
 PROJECT = "epochmark"
 """The experiment or project in the tracker."""
 
+MEMORY = ("host_baseline_bytes", "host_peak_bytes", "device_peak_bytes")
+
 TRACKERS = {"mlflow": "MLflow", "wandb": "Weights & Biases"}
 """Module of this package, which is the extra's name too, and the name for people."""
 
@@ -164,7 +166,7 @@ def _tags(run: Run) -> dict[str, str]:
 def _system(run: Run) -> dict[str, float]:
     """Load, memory, stage clocks and CPU time, as far as they were recorded."""
     found = {
-        **{f"memory.{name}": value for name, value in asdict(run.memory).items()},
+        **{f"memory.{name}": getattr(run.memory, name) for name in MEMORY},
         **{f"contention.{name}": value for name, value in asdict(run.contention).items()},
         **{f"stage.{name}_s": seconds for name, seconds in run.stages.items()},
     }
@@ -230,7 +232,12 @@ def _open(to: str, path: str) -> Writer:
     return writer
 
 
-def _sentence(error: Exception) -> str:
-    """The first line of what a client said, without its full stop."""
+def _sentence(error: BaseException) -> str:
+    """What the system said below the client if it did, else the client's first line."""
+    below: BaseException | None = error
+    while below is not None:
+        if isinstance(below, OSError) and below.strerror:
+            return below.strerror.rstrip(".")
+        below = below.__cause__ or below.__context__
     lines = str(error).strip().splitlines()
     return (lines[0] if lines else type(error).__name__).rstrip(".")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from mlflow.entities import Metric, Param, RunTag
@@ -16,11 +17,17 @@ LONGEST = {"params": 6000, "tags": 5000}
 """Characters of a value, by MLflow's limits."""
 
 
+RETRIES = "2"
+"""Of a request that failed. The client's own seven take four minutes to tell of a server that is
+down."""
+
+
 class Writer:
     """One experiment; artifacts of a SQLite store lie in a folder beside its file."""
 
     def __init__(self, path: str) -> None:
         """Open the store and its experiment, making what is missing."""
+        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", RETRIES)
         remote = "://" in path
         file = Path(path).resolve()
         self._client = MlflowClient(path if remote else f"sqlite:///{file}")
