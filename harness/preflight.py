@@ -38,8 +38,14 @@ FITS, TOO_LARGE, UNSUPPORTED, UNAVAILABLE, ERROR = (
     "fits", "too large", "unsupported", "unavailable", "error",
 )  # fmt: skip
 
-_DECISIVE = ("keras", "jax", "jaxlib", "libtpu", "torch")
+_DECISIVE = ("keras", "jax", "jaxlib", "libtpu", "jax-cuda13-pjrt", "nvidia-cuda-nvcc", "torch")
 """Packages whose versions decide the figures."""
+
+_COMPILER = {
+    ("jax", "tpu"): (tpu.DRIVER,),
+    ("jax", "gpu"): ("jax-cuda13-plugin", "jax-cuda13-pjrt", "nvidia-cuda-nvcc", "nvidia-nvvm"),
+}
+"""Packages that a backend's steps are compiled with for a kind of device."""
 
 _CHILD = "harness.preflight_child"
 
@@ -57,10 +63,11 @@ _TPU_COMPILER = {
 class Forecast:
     """What was found of one cell at one batch size.
 
-    `method` is `compiled` (by the target's own compiler, which says whether it fits) or `traced`
-    (tensor bytes, which are held against the documented memory). Sizes are `ahead.Figures`'.
-    `flops` are declared. `bound_s` is the least time of a step: the declared FLOPs at the
-    documented peak, or the crossing bytes at the documented bandwidth, whichever is longer.
+    `method` is `compiled` (by the target's own compiler; that of TPUs says whether it fits) or
+    `traced` (tensor bytes); for GPUs the peak is held against the documented memory. Sizes are
+    `ahead.Figures`'. `flops` are declared. `bound_s` is the least time of a step: the declared
+    FLOPs at the documented peak, or the crossing bytes at the documented bandwidth, whichever is
+    longer.
     `largest_batch` fits and `refused_batch` does not; both are None where nobody asked.
     """
 
@@ -133,8 +140,6 @@ def barred(cell: Cell, target: Target) -> tuple[str, str] | None:
         return UNSUPPORTED, f"no units for {cell.precision} on {target.accelerator}"
     if not has_way(cell.backend):
         return UNSUPPORTED, f"no way to plan a step of {cell.backend} without the accelerator"
-    if target.device == "gpu" and cell.backend == "jax":
-        return UNSUPPORTED, "no planning for GPUs under jax yet"
     reason = _missing(cell.backend, target.device)
     return (UNAVAILABLE, reason) if reason else None
 
@@ -143,7 +148,7 @@ def barred(cell: Cell, target: Target) -> tuple[str, str] | None:
 def _missing(backend: str, device: str) -> str:
     """What has to be installed first; empty when everything is there."""
     remedy = "`pip install --requirement requirements/preflight.txt` has what fits together"
-    for package in (backend, *([tpu.DRIVER] if device == "tpu" else [])):
+    for package in (backend, *_COMPILER.get((backend, device), ())):
         try:
             found = version(package)
         except PackageNotFoundError:
@@ -192,7 +197,7 @@ class Planner:
         if not commit or commit.endswith("+"):
             return ""
         # A trace knows the kind of device alone.
-        device = self._target.name if self._target.device == "tpu" else "gpu"
+        device = "gpu" if cell.backend == "torch" else self._target.name
         parts = [commit, cell.id, batch_size, device, self._optimised, self._stamp.packages]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
@@ -296,7 +301,7 @@ def judged(
     made: Forecast, figures: Figures, cell: Cell, target: Target, *, optimised: bool
 ) -> Forecast:
     """Whether it fits, and the bound on the step's time."""
-    compiled = target.device == "tpu"
+    compiled = cell.backend == "jax"
     flops = made.batch_size * workload(cell.workload).scales[cell.scale].training_flops
     made = replace(
         made,
@@ -314,8 +319,10 @@ def judged(
         flops / target.flops_per_s(cell.precision),
         figures.crossing_bytes / target.bandwidth_bytes_per_s,
     )
-    fits = compiled or figures.peak_bytes <= target.memory_bytes
-    reason = "" if fits else "more tensor bytes than the documented memory"
+    # The TPU's compiler has said so by then.
+    fits = target.device == "tpu" or figures.peak_bytes <= target.memory_bytes
+    what = "bytes planned" if compiled else "tensor bytes"
+    reason = "" if fits else f"more {what} than the documented memory"
     return replace(made, bound_s=bound_s, outcome=FITS if fits else TOO_LARGE, reason=reason)
 
 

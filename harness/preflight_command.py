@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, fields, replace
 from itertools import product
 from pathlib import Path
@@ -136,19 +136,30 @@ def _largest(one: Forecast) -> str:
     return f"{one.largest_batch or 0} (not {one.refused_batch})"
 
 
-def _what_this_is(target: Target, tried: Any) -> str:
-    efforts = {one.optimised for one in tried}
-    lowest = "" if efforts == {True} else " at its lowest effort, which often plans a little more,"
-    memory = (
-        f"the peak is planned by the TPU's own compiler{lowest} and it says what fits"
-        if target.device == "tpu"
-        else "the peak is traced tensor bytes of the processor's operations: a GPU's kernels and "
-        "libraries take more"
-    )
+PLANNED_FOR_TPU = "the peak is planned by the TPU's own compiler{effort} and it says what fits"
+LOWEST = " at its lowest effort, which often plans a little more,"
+PLANNED_FOR_GPU = (
+    "the peak under jax is planned by XLA's compiler for GPUs, which tries out no kernels here: "
+    "some of them take more"
+)
+TRACED = (
+    "the peak under torch is traced tensor bytes of the processor's operations: a GPU's kernels "
+    "and libraries take more"
+)
+
+
+def _what_this_is(target: Target, tried: Collection[Forecast]) -> str:
+    if target.device == "tpu":
+        lowest = "" if {one.optimised for one in tried} == {True} else LOWEST
+        memory = [PLANNED_FOR_TPU.format(effort=lowest)]
+    else:
+        methods = {one.method for one in tried}
+        told = {"compiled": PLANNED_FOR_GPU, "traced": TRACED}
+        memory = [said for method, said in told.items() if method in methods or not methods]
     return (
-        f"Estimates and bounds for {target.accelerator}, no measurements: {memory}. A step takes "
-        "at least the time of its declared FLOPs at the documented peak, and of reading and "
-        f"writing its state once. Source: {target.documented.source}"
+        f"Estimates and bounds for {target.accelerator}, no measurements: {'; '.join(memory)}. A "
+        "step takes at least the time of its declared FLOPs at the documented peak, and of reading "
+        f"and writing its state once. Source: {target.documented.source}"
     )
 
 
@@ -176,20 +187,20 @@ def as_csv(found: Mapping[str, Forecast], target: Target) -> str:
 def markdown(results: Path, scale: str) -> str:
     """Peaks of the functional models at the declared batch, a column per target."""
     lines = []
-    for device, backend in (("tpu", "jax"), ("gpu", "torch")):
+    for device, backends in (("tpu", ("jax",)), ("gpu", ("jax", "torch"))):
         chosen = [one for one in TARGETS.values() if one.device == device]
         books = [read_forecasts(results, one.name) for one in chosen]
-        head = ["workload", "batch", "precision", *(one.accelerator for one in chosen)]
+        head = ["workload", "batch", "backend", "precision", *(one.accelerator for one in chosen)]
         lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
         # A step in TensorFloat-32 has the tensors of one in float32.
         precisions = [one for one in PRECISIONS if one != "tensorfloat32"]
-        for name, precision in product(workloads(), precisions):
+        for name, backend, precision in product(workloads(), backends, precisions):
             cell = Cell(name, scale, "train", backend, precision, "functional", device)
             found = [book.get(name_of(cell, one)) for one, book in zip(chosen, books, strict=True)]
             if any(one is not None and one.outcome != UNSUPPORTED for one in found):
                 batch = str(workload(name).scales[scale].batch_size)
                 told = [_in_short(one, of) for one, of in zip(found, chosen, strict=True)]
-                lines.append(f"| {' | '.join([name, batch, precision, *told])} |")
+                lines.append(f"| {' | '.join([name, batch, backend, precision, *told])} |")
         lines.append("")
     return "\n".join(lines).strip()
 

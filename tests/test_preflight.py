@@ -48,6 +48,10 @@ from harness.targets import TARGETS, target
 ROOT = Path(__file__).parents[1]
 MADE = Forecast(as_of="2026-11-23", suite_commit="", batch_size=32, outcome=ERROR)
 STAMP = Stamp(as_of="2026-11-23", suite_commit="", packages={})
+needs_ptxas = pytest.mark.skipif(
+    find_spec("jax_cuda13_plugin") is None,
+    reason="no CUDA plugin of JAX here: install requirements/preflight.txt",
+)
 needs_libtpu = pytest.mark.skipif(
     find_spec("libtpu") is None, reason="no libtpu here: install requirements/preflight.txt"
 )
@@ -161,6 +165,29 @@ def test_the_tpus_compiler_says_why_a_batch_is_too_large(all_data: None, tmp_pat
 # Verdicts
 
 
+# With XLA's compiler for GPUs
+
+
+@needs_ptxas
+@pytest.mark.frameworks
+def test_the_gpus_compiler_plans_a_step(all_data: None) -> None:
+    """At least the state, which Adam has three times; less in half the precision."""
+    state = 3 * 4 * workload("lstm_eta").scales["smoke"].parameters
+    with planner(target("cuda-l4"), STAMP, optimised=False) as plan:
+        peaks = []
+        for precision, batch in (("float32", 256), ("float32", 512), ("mixed_float16", 256)):
+            figures = plan.figures(cell("lstm_eta", "jax", precision), batch)
+            assert isinstance(figures, Figures), figures
+            assert figures.peak_bytes is not None
+            assert figures.crossing_bytes is not None
+            assert state < figures.crossing_bytes < 3 * state
+            peaks.append(figures.peak_bytes)
+    whole, twice, half = peaks
+    assert state < whole < 100 * state
+    assert 1.5 < twice / whole < 2.1
+    assert 0.4 < half / whole < 0.8
+
+
 def test_every_target_has_a_documented_peak_and_a_source() -> None:
     assert {name.split("-")[0] for name in TARGETS} == {"tpu", "cuda"}
     for one in TARGETS.values():
@@ -211,6 +238,8 @@ def test_a_precision_without_a_documented_peak_is_bounded_by_the_fastest_one() -
          (UNSUPPORTED, "no way to plan a step of tensorflow without the accelerator")),
         (replace(cell("bert", "jax", "mixed_float16"), device="tpu"), "tpu-v5e",
          (UNSUPPORTED, "float16, without units on a TPU")),
+        (cell("bert", "jax", "mixed_bfloat16"), "cuda-t4",
+         (UNSUPPORTED, "no units for mixed_bfloat16 on Tesla T4")),
         (cell("bert", "torch", "mixed_float16"), "cuda-t4", None),
     ],
 )  # fmt: skip
@@ -253,20 +282,30 @@ def test_a_compiler_that_is_missing_or_does_not_match_is_unavailable(
         assert found[1].startswith(said)
 
 
+def test_the_compiler_for_gpus_is_asked_for_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(preflight, "version", versions({"jax": "0.10.2"}))
+    preflight._missing.cache_clear()
+    found = barred(cell("bert", "jax"), target("cuda-h100"))
+    preflight._missing.cache_clear()
+    assert found is not None
+    assert found[1].startswith("no package jax-cuda13-plugin in this environment; `pip install")
+
+
 @pytest.mark.parametrize(
     ("one", "other", "same"),
     [
-        (("cuda-t4", "abc", 8), ("cuda-h100", "abc", 8), True),
-        (("tpu-v4", "abc", 8), ("tpu-v5e", "abc", 8), False),
-        (("cuda-t4", "abc", 8), ("cuda-t4", "abd", 8), False),
-        (("cuda-t4", "abc", 8), ("cuda-t4", "abc", 9), False),
-        (("cuda-t4", "abc+", 8), ("cuda-t4", "abc+", 8), False),
-        (("cuda-t4", "", 8), ("cuda-t4", "", 8), False),
+        (("cuda-t4", "abc", 8, "torch"), ("cuda-h100", "abc", 8, "torch"), True),
+        (("tpu-v4", "abc", 8, "jax"), ("tpu-v5e", "abc", 8, "jax"), False),
+        (("cuda-t4", "abc", 8, "jax"), ("cuda-h100", "abc", 8, "jax"), False),
+        (("cuda-t4", "abc", 8, "torch"), ("cuda-t4", "abd", 8, "torch"), False),
+        (("cuda-t4", "abc", 8, "torch"), ("cuda-t4", "abc", 9, "torch"), False),
+        (("cuda-t4", "abc+", 8, "torch"), ("cuda-t4", "abc+", 8, "torch"), False),
+        (("cuda-t4", "", 8, "torch"), ("cuda-t4", "", 8, "torch"), False),
     ],
 )
 def test_a_commit_finds_a_figure_once(
-    one: tuple[str, str, int],
-    other: tuple[str, str, int],
+    one: tuple[str, str, int, str],
+    other: tuple[str, str, int, str],
     same: bool,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
@@ -280,9 +319,9 @@ def test_a_commit_finds_a_figure_once(
         return Figures("p", peak_bytes=batch_size)
 
     monkeypatch.setattr(preflight.Planner, "_asked", answer)
-    for name, commit, batch_size in (one, other):
+    for name, commit, batch_size, backend in (one, other):
         with planner(target(name), replace(STAMP, suite_commit=commit), optimised=False) as plan:
-            found = plan.figures(cell("lstm_eta", "torch"), batch_size)
+            found = plan.figures(cell("lstm_eta", backend), batch_size)
         assert found == Figures("p", peak_bytes=batch_size)
     assert len(asked) == (1 if same else 2)
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
 from mlflow.entities import Metric, Param, RunTag
+from mlflow.environment_variables import MLFLOW_HTTP_REQUEST_MAX_RETRIES
 from mlflow.tracking import MlflowClient
 
 from harness.trackers import PROJECT, Record
@@ -17,7 +17,7 @@ LONGEST = {"params": 6000, "tags": 5000}
 """Characters of a value, by MLflow's limits."""
 
 
-RETRIES = "2"
+RETRIES = 2
 """Of a request that failed. The client's own seven take four minutes to tell of a server that is
 down."""
 
@@ -27,7 +27,8 @@ class Writer:
 
     def __init__(self, path: str) -> None:
         """Open the store and its experiment, making what is missing."""
-        os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", RETRIES)
+        if not MLFLOW_HTTP_REQUEST_MAX_RETRIES.is_set():
+            MLFLOW_HTTP_REQUEST_MAX_RETRIES.set(RETRIES)
         remote = "://" in path
         file = Path(path).resolve()
         self._client = MlflowClient(path if remote else f"sqlite:///{file}")

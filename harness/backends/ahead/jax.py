@@ -1,7 +1,8 @@
-"""JAX: the step is lowered for the TPU and compiled by its own compiler, the package libtpu.
+"""JAX: the step is lowered for the accelerator and compiled by its own compiler.
 
-Keras chooses kernels by the host's platform, so the processor's forms of attention and the like
-are what is compiled.
+That is the package libtpu for TPUs, and XLA's for CUDA in JAX's plugin for GPUs, which plans memory
+but tries out no kernels: some want room of their own, so its peak is a floor. Keras chooses kernels
+by the host's platform: the processor's forms of attention and LSTM are what is compiled.
 """
 
 from __future__ import annotations
@@ -17,7 +18,22 @@ from jax.sharding import SingleDeviceSharding
 from harness import derived
 from harness.backends.ahead import Built, Figures, Spec
 from harness.probes import package_versions
-from harness.targets import Target
+from harness.targets import Multiprocessors, Target
+
+COMPILERS = {
+    "tpu": ("jaxlib", "libtpu"),
+    "gpu": ("jaxlib", "jax-cuda13-pjrt", "nvidia-cuda-nvcc"),
+}
+"""Packages that decide what is planned, by kind of device."""
+
+
+CUDA = {
+    "runtime": "13.0.0",
+    "driver": "13.0.0",
+    "compile_time_toolkit": "13.0.0",
+    "dnn": "9.10.0",
+}
+"""Versions of what a machine with the GPU would have: the oldest that JAX's plugin takes."""
 
 
 def plan(built: Built, target: Target, *, optimised: bool) -> Figures:
@@ -26,8 +42,9 @@ def plan(built: Built, target: Target, *, optimised: bool) -> Figures:
     trainer: Any = built.trainer
     function, arguments = trainer.program(_shape(built.inputs), _shape(built.targets))
     placed = jax.tree.map(lambda leaf: _placed(leaf, sharding), arguments)
-    lowered = function.trace(*placed).lower(lowering_platforms=("tpu",))
-    compilers = [package_versions().get(name, "") for name in ("jaxlib", "libtpu")]
+    platform = "tpu" if target.device == "tpu" else "cuda"
+    lowered = function.trace(*placed).lower(lowering_platforms=(platform,))
+    compilers = [package_versions().get(name, "") for name in COMPILERS[target.device]]
     made_of = [target.name, str(optimised), *compilers, lowered.as_text()]
     program = hashlib.sha256("\n".join(made_of).encode()).hexdigest()
     known = derived.read("preflight", program)
@@ -38,13 +55,57 @@ def plan(built: Built, target: Target, *, optimised: bool) -> Figures:
 
 
 def _chip(target: Target) -> Any:
-    described = topologies.get_topology_desc(
-        platform="tpu",
-        topology_name=target.topology,
-        chips_per_host_bounds=[1, 1, 1],
-        **target.options,
-    )
+    if target.multiprocessors is None:
+        described = topologies.get_topology_desc(
+            platform="tpu",
+            topology_name=target.topology,
+            chips_per_host_bounds=[1, 1, 1],
+            **target.options,
+        )
+    else:
+        described = topologies.get_topology_desc(
+            platform="cuda",
+            topology_name="",
+            topology="1x1x1",
+            target_config=_described(target, target.multiprocessors),
+        )
     return described.devices[0]
+
+
+def _described(target: Target, of: Multiprocessors) -> str:
+    """The GPU as XLA's `GpuTargetConfigProto` has it, in text."""
+    major, minor = of.capability
+    device = {
+        "threads_per_block_limit": 1024,
+        "threads_per_warp": 32,
+        "shared_memory_per_block": 48 * 1024,
+        "shared_memory_per_block_optin": of.block_shared_bytes,
+        "shared_memory_per_core": of.shared_bytes,
+        "threads_per_core_limit": of.threads,
+        "core_count": of.number,
+        "fpus_per_core": of.float32_units,
+        "block_dim_limit_x": 2**31 - 1,
+        "block_dim_limit_y": 65535,
+        "block_dim_limit_z": 65535,
+        "thread_dim_limit_x": 1024,
+        "thread_dim_limit_y": 1024,
+        "thread_dim_limit_z": 64,
+        "registers_per_core_limit": 65536,
+        "registers_per_block_limit": 65536,
+        "memory_bandwidth": round(target.bandwidth_bytes_per_s),
+        "device_memory_size": target.memory_bytes,
+        "l2_cache_size": of.cache_bytes,
+        "clock_rate_ghz": of.clock_ghz,
+        **{f"{name}_version": f'"{version}"' for name, version in CUDA.items()},
+    }
+    lines = "\n".join(f"{name}: {value}" for name, value in device.items())
+    capability = f"cuda_compute_capability {{ major: {major} minor: {minor} }}"
+    dnn = " ".join(map("{}: {}".format, ("major", "minor", "patch"), CUDA["dnn"].split(".")))
+    return (
+        f"gpu_device_info {{\n{lines}\n{capability}\n}}\n"
+        f'platform_name: "CUDA"\ndnn_version_info {{ {dnn} }}\n'
+        f'device_description_str: "{target.accelerator}"\n'
+    )
 
 
 def _shape(spec: Spec) -> Any:
@@ -65,11 +126,16 @@ def _compiled(lowered: Any, program: str) -> Figures:
             raise
         return Figures(program, refusal=_sentence(str(error)))
     memory = compiled.memory_analysis()
+    crossing = memory.argument_size_in_bytes + memory.output_size_in_bytes
+    # The GPU's compiler tells no peak and counts no bytes: what it holds is the arguments, what it
+    # makes of them in place or beside them, and its one region for all else.
+    held = crossing - memory.alias_size_in_bytes + memory.temp_size_in_bytes
+    costs = compiled.cost_analysis()
     return Figures(
         program,
-        peak_bytes=memory.peak_memory_in_bytes,
-        moved_bytes=int(compiled.cost_analysis()["bytes accessed"]),
-        crossing_bytes=memory.argument_size_in_bytes + memory.output_size_in_bytes,
+        peak_bytes=memory.peak_memory_in_bytes or held,
+        moved_bytes=int(costs["bytes accessed"]) if costs else None,
+        crossing_bytes=crossing,
     )
 
 
