@@ -13,7 +13,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from statistics import median
 
-from harness import statistics
+from harness import accelerators, statistics
 from harness.cells import Cell
 from harness.child import Ended, Installation, Worker
 from harness.clock import Clock, now
@@ -38,11 +38,15 @@ LEAST_TURNS = 20
 
 @dataclass(frozen=True)
 class Pair:
-    """The blocks of two workers, in turns; those at one place were run one after the other."""
+    """The blocks of two workers, in turns; those at one place were run one after the other.
+
+    A `hampered` pair does not count: its accelerator was throttled, or others computed on it.
+    """
 
     baseline: tuple[Block, ...]
     contender: tuple[Block, ...]
     reports: tuple[Report, Report] | None = None
+    hampered: bool = False
 
     @property
     def log_ratio(self) -> float | None:
@@ -50,6 +54,8 @@ class Pair:
 
         Turns in which either block was disturbed are left out; None if too few are left.
         """
+        if self.hampered:
+            return None
         logs = [
             math.log((other.seconds * one.steps) / (one.seconds * other.steps))
             for one, other in zip(self.baseline, self.contender, strict=True)
@@ -170,6 +176,7 @@ def measure_pair(
     """One worker of each side, with one seed; who goes first alternates from turn to turn."""
     job = Job(cell, BASE_SEED + number, protocol, turns=True)
     with ExitStack() as stack:
+        watch = stack.enter_context(accelerators.watched(cell.device))
         workers = {
             name: stack.enter_context(Worker(job, side))
             for name, side in (("baseline", baseline), ("contender", contender))
@@ -189,7 +196,9 @@ def measure_pair(
     one, other = (end.report for end in ended.values())
     assert one is not None
     assert other is not None
-    return Pair(tuple(found["baseline"]), tuple(found["contender"]), (one, other))
+    seen = watch.accelerator()
+    hampered = seen is not None and (seen.throttled or bool(seen.other_processes))
+    return Pair(tuple(found["baseline"]), tuple(found["contender"]), (one, other), hampered)
 
 
 class _EndedError(Exception):

@@ -7,20 +7,23 @@ import math
 import subprocess
 import sys
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from harness import ab_command, data, sides
+from harness import ab, ab_command, accelerators, data, sides
 from harness.ab import Failure, Outcome, Pair, duel, measure_pair
 from harness.ab_command import Request
 from harness.cells import Cell, parse_cell
 from harness.child import HERE, Ended, Installation
 from harness.errors import UsageError
 from harness.registry import workload
-from harness.schema import Block, Protocol
+from harness.schema import Accelerator, Block, Device, Gate, Memory, Protocol, Report, Samples
+from tests.records import ENVIRONMENT
 from tests.slowed import slowed
 
 CELL = parse_cell("bert/smoke/train/jax/float32/functional/cpu", ["bert"])
@@ -59,6 +62,61 @@ def test_a_pair_with_too_few_undisturbed_turns_does_not_count() -> None:
     outcome = Outcome(CELL, pairs=(pair(9.0, 1.0, 1.0, marked=1), pair(1.0, 1.0, 1.0)))
     assert len(outcome.logs) == 1
     assert outcome.verdict(ALPHA) == "no verdict: too few undisturbed pairs"
+
+
+class Stub:
+    """A worker whose every block takes a tenth of a second."""
+
+    def __init__(self, *_: object) -> None:
+        report = Report("ok", "", 16, ENVIRONMENT, {}, {}, Samples(), Memory(), Gate(), None)
+        self._ended = Ended(report, "ok", "", "", 0.0)
+
+    def __enter__(self) -> Stub:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        pass
+
+    def ready(self) -> bool:
+        return True
+
+    def turn(self, steps: int) -> Block:
+        return Block(max(1, steps), 0.1)
+
+    def wait(self) -> Ended:
+        return self._ended
+
+
+@pytest.mark.parametrize(
+    ("changes", "counts"),
+    [
+        ({}, True),
+        ({"throttled": True}, False),
+        ({"other_processes": 1}, False),
+        ({"other_processes": 0}, True),
+    ],
+)
+def test_a_pair_on_a_hampered_accelerator_does_not_count(
+    changes: dict[str, Any], counts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    device = Device("nvml", "some GPU", "0" * 16, "580.65", 80 * 10**9, mig=False)
+    seen = Accelerator(
+        device=device, sampling_hz=1.0, samples=3, before=None, after=None,
+        peak_memory_used_bytes=None, peak_own_memory_bytes=None, mean_utilisation=None,
+        mean_power_w=None, max_temperature_c=None, min_sm_clock_hz=None, throttle_reasons=None,
+        throttled=False, other_processes=None,
+    )  # fmt: skip
+
+    class Watched:
+        def accelerator(self) -> Accelerator:
+            return replace(seen, **changes)
+
+    monkeypatch.setattr(ab, "Worker", Stub)
+    monkeypatch.setattr(accelerators, "watched", lambda device: nullcontext(Watched()))
+    found = measure_pair(replace(CELL, device="gpu"), HERE, HERE, number=0)
+    assert isinstance(found, Pair)
+    assert (found.log_ratio == 0.0) is counts
+    assert (found.log_ratio is None) is not counts
 
 
 # The rule that ends the pairing
