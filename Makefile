@@ -21,7 +21,7 @@ bench: .venv/installed
 
 # The report of the committed results, to be published or opened from disk.
 site: .venv/installed
-	$(BIN)/epochmark report --out site --summary site/summary.md
+	$(BIN)/epochmark report --out site --summary site/summary.md --asv
 
 check: .venv/installed
 	$(BIN)/ruff check .

@@ -1,8 +1,8 @@
-"""The one file that knows asv: a suite is one workload and phase, its metrics are benchmarks.
+"""How asv measures: a suite is one workload and phase, its metrics are benchmarks.
 
 asv starts a process for each metric and parameter combination. The first one that asks for a cell
 measures it, through the same runner and into the same record as `epochmark run`; the others read
-that record. asv itself is not imported here.
+that record. asv itself is not imported here; `harness.report.asvpages` makes its pages.
 """
 
 from __future__ import annotations

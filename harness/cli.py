@@ -791,12 +791,15 @@ def report(
     summary: Annotated[
         Path | None, typer.Option(help="Also write this Markdown file, for a pull request.")
     ] = None,
+    asv: Annotated[
+        bool, typer.Option("--asv", help="Also put asv's own pages there; npm fetches scripts.")
+    ] = False,
     results: Results = RESULTS,
 ) -> None:
     """Make a static site of the results, which opens without a server or a network."""
     from harness.report.build import build
 
-    built = build(results, out, summary=summary)
+    built = build(results, out, summary=summary, asv=asv)
     for notice in built.notices:
         typer.echo(notice, err=True)
     typer.echo(f"{built.files} files, {built.bytes / 2**20:.1f} MiB. Open {built.index}")

