@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import runner
-from harness.cells import Cell, all_cells
+from harness.cells import ON_REQUEST, Cell, all_cells
 from harness.metrics import METRICS, Metric, counted_epochs, step_times
 from harness.peak import peaks_of
 from harness.prices import configured_price, find_price
@@ -101,11 +101,12 @@ class Suite:
 
     @classmethod
     def cells(cls) -> list[Cell]:
-        """Every cell not unsupported by nature: the same list on every machine."""
+        """Every cell of a plan, not unsupported by nature: the same list on every machine."""
         return [
             cell
             for cell in all_cells([cls.workload])
             if cell == cls.cell(cell.backend, cell.precision, cell.api_style)
+            and cell.precision not in ON_REQUEST
             and support(cell).status != "unsupported"
         ]
 

@@ -12,7 +12,12 @@ from harness.errors import UsageError, unknown
 SCALES = ("smoke", "standard", "full")
 PHASES = ("train", "infer")
 BACKENDS = ("tensorflow", "jax", "torch")
-PRECISIONS = ("float32", "tensorfloat32", "mixed_bfloat16", "mixed_float16")
+PRECISIONS = (
+    "float32", "tensorfloat32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float8",
+)  # fmt: skip
+ON_REQUEST = ("bfloat16",)
+"""Precisions that no plan and no asv suite holds: a glob names them."""
+
 API_STYLES = ("sequential", "functional", "subclassing", "custom_loop")
 DEVICES = ("cpu", "gpu", "tpu")
 

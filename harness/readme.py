@@ -51,12 +51,20 @@ def forecasts(scale: str, results: Path) -> str:
     return markdown(results, scale)
 
 
+def loop_options(results: Path) -> str:
+    """What the options of a training loop do to the cost of a quality, from results/options."""
+    from harness.effects_command import markdown, stored
+
+    return markdown(stored(results))
+
+
 MAKERS: dict[str, Callable[[str, Path], str]] = {
     "metrics": lambda argument, results: metrics_table(),
     "results": results_table,
     "costs": lambda session, results: results_table(session, results, "costs"),
     "advice": advice,
     "forecasts": forecasts,
+    "effects": lambda argument, results: loop_options(results),
 }
 
 

@@ -39,6 +39,8 @@ def unsupported(cell: Cell) -> str:
     workload = workloads()[cell.workload]
     if cell.scale not in workload.scales:
         return f"no scale {cell.scale} in the declaration of {cell.workload}"
+    if reason := _narrow(cell):
+        return reason
     tolerances = workload.scales[cell.scale].tolerances
     if cell.precision not in tolerances and cell.precision != "tensorfloat32":
         return f"no gate tolerance for {cell.precision} in the declaration of {cell.workload}"
@@ -49,6 +51,21 @@ def unsupported(cell: Cell) -> str:
     if cell.device == "tpu" and cell.precision == "mixed_float16":
         return "float16, without units on a TPU"
     return ""
+
+
+def _narrow(cell: Cell) -> str:
+    """Why a precision without a wider one beside it is not offered."""
+    if cell.precision == "bfloat16" and cell.phase == "train":
+        return "weights in bfloat16, which lose updates below their last place; see mixed_bfloat16"
+    if cell.precision != "float8":
+        return ""
+    if cell.backend != "jax":
+        return (
+            f"float8, which Keras on {cell.backend} rounds to and then multiplies in a wider type"
+        )
+    if cell.device != "gpu":
+        return f"float8, without units on a {cell.device.upper()}"
+    return "float8, which Keras has for dense layers alone, and whose gate no GPU has been through"
 
 
 @cache

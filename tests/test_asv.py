@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import pytest
 
 from harness import asv, runner
-from harness.cells import PHASES, Cell, all_cells
+from harness.cells import ON_REQUEST, PHASES, Cell, all_cells
 from harness.errors import ResultsError
 from harness.metrics import METRICS
 from harness.registry import workloads
@@ -86,12 +86,13 @@ def of(found: dict[str, Any], name: str, phase: str) -> dict[str, Any]:
 
 
 def cells_of(name: str, phase: str) -> set[Cell]:
-    """The smoke cells on the CPU that are not unsupported by nature."""
+    """The smoke cells on the CPU that a plan holds and that are not unsupported by nature."""
     wanted = (name, "smoke", phase, "cpu")
     return {
         cell
         for cell in all_cells([name])
         if (cell.workload, cell.scale, cell.phase, cell.device) == wanted
+        and cell.precision not in ON_REQUEST
         and support(cell).status != "unsupported"
     }
 

@@ -13,7 +13,7 @@ from harness.absence import Absence
 from harness.cells import API_STYLES, AXES, BACKENDS, Cell, all_cells, parse_cell, select
 from harness.errors import UsageError
 from harness.plans import PLANS, planned
-from harness.support import Support, support
+from harness.support import Support, support, unsupported
 
 ABSENCE, WHY = Absence("none was built in", "buy one"), "none was built in; buy one"
 WORKLOADS = ("bert", "lstm_eta", "recommender", "resnet50")
@@ -40,14 +40,14 @@ def cell(text: str) -> Cell:
 
 def test_the_product_holds_every_point_exactly_once() -> None:
     cells = list(all_cells(WORKLOADS))
-    assert len(cells) == 4 * 3 * 2 * 3 * 4 * 4 * 3
+    assert len(cells) == 4 * 3 * 2 * 3 * 6 * 4 * 3
     assert len(set(cells)) == len(cells)
     assert len({cell.id for cell in cells}) == len(cells)
     for axis, count in {"workload": 4, "scale": 3, "phase": 2, "backend": 3, "device": 3}.items():
         shares = Counter(getattr(cell, axis) for cell in cells)
         assert list(shares.values()) == [len(cells) // count] * count
     assert Counter(cell.precision for cell in cells).keys() == {
-        "float32", "tensorfloat32", "mixed_bfloat16", "mixed_float16",
+        "float32", "tensorfloat32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float8",
     }  # fmt: skip
     assert Counter(cell.api_style for cell in cells).keys() == set(API_STYLES)
 
@@ -130,8 +130,8 @@ def test_a_glob_that_matches_only_cells_left_out_selects_nothing_without_complai
             f"No cell matches 'jax/*'. A cell id reads {SHAPE}; `*` stands for anything.",
         ),
         (
-            "*/bfloat*",
-            f"No cell matches '*/bfloat*'. A cell id reads {SHAPE}; `*` stands for anything.",
+            "*/half*",
+            f"No cell matches '*/half*'. A cell id reads {SHAPE}; `*` stands for anything.",
         ),
         ("", f"No cell matches ''. A cell id reads {SHAPE}; `*` stands for anything."),
     ],
@@ -203,7 +203,10 @@ def test_full_scale_runs_where_a_folder_of_ones_own_data_is_named(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     full = [c for c in all_cells(WORKLOADS) if (c.scale, c.device) == ("full", "cpu")]
-    full = [c for c in full if c.precision != "tensorfloat32"]
+    full = [c for c in full if not unsupported(c)]
+    assert {c.precision for c in full} == {
+        "float32", "mixed_bfloat16", "mixed_float16", "bfloat16",
+    }  # fmt: skip
     reason = "no EPOCHMARK_DATA, the folder of data that only its owner has"
     assert {support(c) for c in full} == {Support("unavailable", reason)}
     monkeypatch.setenv("EPOCHMARK_DATA", "data")

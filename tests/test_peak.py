@@ -178,7 +178,7 @@ Change = Callable[[dict[str, Any]], object]
         (
             lambda found: found["figures"][2].update(precision="float64"),
             "figures.2.precision is 'float64'; expected one of float32, tensorfloat32, "
-            "mixed_bfloat16, mixed_float16",
+            "mixed_bfloat16, mixed_float16, bfloat16, float8",
         ),
     ],
 )

@@ -21,7 +21,7 @@ from typer.testing import CliRunner
 from harness import data, preflight, preflight_command
 from harness.backends.ahead import Figures
 from harness.cache import cache_folder
-from harness.cells import Cell
+from harness.cells import PRECISIONS, Cell
 from harness.cli import app
 from harness.environment import worker_environment
 from harness.errors import EpochmarkError, ResultsError, UsageError
@@ -418,7 +418,7 @@ def test_a_damaged_file_is_told(change: dict[str, object], tmp_path: Path) -> No
 
 def test_names_tell_that_these_are_no_measurements() -> None:
     names = [name_of(one, target("cuda-l4")) for one in cells_of(target("cuda-l4"), "smoke", [])]
-    assert len(names) == len(set(names)) == len(workloads()) * 3 * 4 * 4
+    assert len(names) == len(set(names)) == len(workloads()) * 3 * len(PRECISIONS) * 4
     assert all("/preflight/" in name and name.endswith("/cuda-l4") for name in names)
 
 

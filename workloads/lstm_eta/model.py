@@ -26,7 +26,14 @@ def split_at(scale: Scale) -> int:
 def lstms(scale: Scale) -> list[layers.Layer]:
     units = scale.architecture.units
     return [
-        layers.LSTM(width, return_sequences=i < len(units) - 1, name=f"lstm{i + 1}")
+        layers.LSTM(
+            width,
+            return_sequences=i < len(units) - 1,
+            # The harness gives every weight its value; Keras's orthogonal one, which would come
+            # first, cannot be drawn in bfloat16.
+            recurrent_initializer="zeros",
+            name=f"lstm{i + 1}",
+        )
         for i, width in enumerate(units)
     ]
 

@@ -16,6 +16,7 @@ class Architecture:
 TOLERANCES = {
     "float32": Tolerance(loss=1e-4, gradient_norm=1e-3, output=1e-3),
     "mixed_bfloat16": Tolerance(loss=2e-2, gradient_norm=5e-2, output=5e-2),
+    "bfloat16": Tolerance(loss=2e-2, gradient_norm=5e-2, output=5e-2),
     "mixed_float16": Tolerance(loss=5e-3, gradient_norm=2e-2, output=1e-2),
 }
 

@@ -22,6 +22,7 @@ class Architecture:
 TOLERANCES = {
     "float32": Tolerance(loss=1e-4, gradient_norm=1e-2, output=1e-4),
     "mixed_bfloat16": Tolerance(loss=2e-2, gradient_norm=0.12, output=5e-2),
+    "bfloat16": Tolerance(loss=2e-2, gradient_norm=0.12, output=5e-2),
     "mixed_float16": Tolerance(loss=5e-3, gradient_norm=0.08, output=1e-2),
 }
 
