@@ -49,8 +49,8 @@ PLANS = {
 def planned(plan: str | None, only: Sequence[str]) -> list[Cell]:
     """The cells of a plan that the globs select, in the order of the product.
 
-    A plan leaves out what is unsupported by nature; globs without a plan select from the whole
-    product, so that a cell named on purpose gets its row and its reason.
+    A plan leaves out what is unsupported by nature, and several devices; globs without a plan
+    select from the whole product, so that a cell named on purpose gets its row and its reason.
     Raises UsageError for an unknown plan, an unknown name in a glob, or an empty selection.
     """
     names = list(workloads())
@@ -63,7 +63,7 @@ def planned(plan: str | None, only: Sequence[str]) -> list[Cell]:
         cells = [
             cell
             for cell in all_cells(names)
-            if included(cell) and support(cell).status != "unsupported"
+            if cell.device_count == 1 and included(cell) and support(cell).status != "unsupported"
         ]
     chosen = select(cells, only, names)
     if not chosen:

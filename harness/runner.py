@@ -308,8 +308,8 @@ def _measured(blank: Run, cell: Cell, extras: Extras) -> Run:
         weights=str(extras.weights.absolute()) if extras.weights else "",
     )
     with (
-        accelerators.watched(cell.device) as watch,
-        energy.Sampler(energy.counters(cell.device)) as sampler,
+        accelerators.watched(cell.device_kind) as watch,
+        energy.Sampler(energy.counters(cell.device_kind)) as sampler,
     ):
         ended = child.run_worker(job, on_mark=sampler.mark)
     samples = ended.report.samples if ended.report else Samples()

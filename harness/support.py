@@ -10,8 +10,9 @@ from importlib.util import find_spec
 from harness import tpu, venvs
 from harness.cells import Cell
 from harness.localdata import VARIABLE
-from harness.nvml import absence
+from harness.nvml import absence, visible
 from harness.registry import workloads
+from harness.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,22 @@ def unsupported(cell: Cell) -> str:
         return "TPU, reached through the jax backend only"
     if cell.device == "tpu" and cell.precision == "mixed_float16":
         return "float16, without units on a TPU"
+    return _alone(cell, workload) if cell.device_count > 1 else ""
+
+
+def _alone(cell: Cell, workload: Workload) -> str:
+    """What ties the cell to one device."""
+    if cell.phase == "infer":
+        return "inference, which is measured on one device"
+    batch = workload.scales[cell.scale].batch_size
+    if batch % cell.device_count:
+        return f"a batch of {batch}, which {cell.device_count} devices cannot share evenly"
+    if cell.backend == "tensorflow" and cell.api_style == "custom_loop":
+        return "a hand-written TensorFlow step, made for one device"
+    if cell.backend == "tensorflow" and cell.precision == "mixed_float16":
+        return "a loss scale, which Keras cannot adapt under TensorFlow's MirroredStrategy"
+    if cell.backend == "torch" and workload.batch_statistics:
+        return "batch statistics, which Keras takes on each torch device alone"
     return ""
 
 
@@ -81,8 +98,16 @@ def _unavailable(cell: Cell) -> str:
         return f"no {VARIABLE}, the folder of data that only its owner has"
     if cell.device == "gpu":
         absent = absence()
-        return absent.told("no CUDA device") if absent else ""
+        if absent:
+            return absent.told("no CUDA device")
+        return _too_few(visible(), cell.device_count)
     if cell.device == "tpu":
         absent = tpu.absence()
         return absent.told("no TPU") if absent else ""
     return ""
+
+
+def _too_few(there: int, wanted: int) -> str:
+    if there >= wanted:
+        return ""
+    return f"{there} CUDA device{'s' if there > 1 else ''} of {wanted} that the cell asks for"
