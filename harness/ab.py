@@ -176,7 +176,7 @@ def measure_pair(
     """One worker of each side, with one seed; who goes first alternates from turn to turn."""
     job = Job(cell, BASE_SEED + number, protocol, turns=True)
     with ExitStack() as stack:
-        watch = stack.enter_context(accelerators.watched(cell.device))
+        watch = stack.enter_context(accelerators.watched(cell.device_kind))
         workers = {
             name: stack.enter_context(Worker(job, side))
             for name, side in (("baseline", baseline), ("contender", contender))

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import runner
-from harness.cells import ON_REQUEST, Cell, all_cells
+from harness.cells import Cell, all_cells
 from harness.metrics import METRICS, Metric, counted_epochs, step_times
 from harness.peak import peaks_of
 from harness.prices import configured_price, find_price
@@ -106,7 +106,7 @@ class Suite:
             cell
             for cell in all_cells([cls.workload])
             if cell == cls.cell(cell.backend, cell.precision, cell.api_style)
-            and cell.precision not in ON_REQUEST
+            and not cell.on_request
             and support(cell).status != "unsupported"
         ]
 

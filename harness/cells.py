@@ -15,11 +15,28 @@ BACKENDS = ("tensorflow", "jax", "torch")
 PRECISIONS = (
     "float32", "tensorfloat32", "mixed_bfloat16", "mixed_float16", "bfloat16", "float8",
 )  # fmt: skip
-ON_REQUEST = ("bfloat16",)
-"""Precisions that no plan and no asv suite holds: a glob names them."""
-
 API_STYLES = ("sequential", "functional", "subclassing", "custom_loop")
-DEVICES = ("cpu", "gpu", "tpu")
+DEVICE_KINDS = ("cpu", "gpu", "tpu")
+DEVICE_COUNTS = (1, 2, 4, 8)
+DEVICES = tuple(
+    kind if count == 1 else f"{kind}-x{count}" for count in DEVICE_COUNTS for kind in DEVICE_KINDS
+)
+"""One device bears the name of its kind, as it always has; `cpu-x2` is two of them."""
+
+
+def device_kind(device: str) -> str:
+    """Of `cpu-x2`, the `cpu`."""
+    return device.partition("-x")[0]
+
+
+def device_count(device: str) -> int:
+    """Of `cpu-x2`, the 2."""
+    return int(device.partition("-x")[2] or 1)
+
+
+def simulated(device: str) -> bool:
+    """Several devices on a processor are made up: they share it, and no figure is a device's."""
+    return device_kind(device) == "cpu" and device_count(device) > 1
 
 
 @dataclass(frozen=True, order=True)
@@ -38,6 +55,21 @@ class Cell:
     def id(self) -> str:
         """The cell's name: its axes in order, joined by slashes."""
         return "/".join(astuple(self))
+
+    @property
+    def device_kind(self) -> str:
+        """What it runs on: `cpu`, `gpu` or `tpu`."""
+        return device_kind(self.device)
+
+    @property
+    def device_count(self) -> int:
+        """How many of these share each batch."""
+        return device_count(self.device)
+
+    @property
+    def on_request(self) -> bool:
+        """Whether no plan and no asv suite holds it: a glob names it."""
+        return self.precision == "bfloat16" or self.device_count > 1
 
 
 AXES = tuple(field.name for field in fields(Cell))
@@ -82,6 +114,8 @@ def select(cells: Iterable[Cell], patterns: Sequence[str], workloads: Sequence[s
     """The cells whose id matches one of the globs, in their given order.
 
     A `*` also spans slashes, so `*/jax/*` means every cell of that backend. No pattern selects all.
+    Cells on request are selected only by a pattern that names what makes them so: a number of
+    devices as in `*/cpu-x2`, or the precision as in `*/bfloat16/*`.
     Raises UsageError for a pattern that matches no cell of the whole product, naming the axis
     value at fault where one stands in it plainly.
     """
@@ -90,9 +124,16 @@ def select(cells: Iterable[Cell], patterns: Sequence[str], workloads: Sequence[s
         return chosen
     every = list(all_cells(workloads))
     for pattern in patterns:
-        if not any(fnmatchcase(cell.id, pattern) for cell in every):
+        if not any(_matches(cell, pattern) for cell in every):
             raise _no_match(pattern, workloads)
-    return [c for c in chosen if any(fnmatchcase(c.id, pattern) for pattern in patterns)]
+    return [c for c in chosen if any(_matches(c, pattern) for pattern in patterns)]
+
+
+def _matches(cell: Cell, pattern: str) -> bool:
+    named = ("-x" in pattern or cell.device_count == 1) and (
+        "/bfloat16" in pattern or cell.precision != "bfloat16"
+    )
+    return named and fnmatchcase(cell.id, pattern)
 
 
 def _no_match(pattern: str, workloads: Sequence[str]) -> UsageError:

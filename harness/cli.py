@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from harness.cells import DEVICES
+from harness.cells import DEVICE_KINDS
 from harness.errors import EpochmarkError, UsageError, unknown
 
 if TYPE_CHECKING:
@@ -172,8 +172,8 @@ def doctor(
     """Is this machine fit to measure on? Then its peak, which MFU is a share of."""
     if only and not calibrate:
         raise UsageError("--only names the cells to calibrate; add --calibrate.")
-    if device not in DEVICES:
-        raise unknown("device", device, sorted(DEVICES))
+    if device not in DEVICE_KINDS:
+        raise unknown("device", device, sorted(DEVICE_KINDS))
     if calibrate and device != "cpu":
         raise UsageError("--device is not for --calibrate, which goes by cells: use --only.")
     from harness import fitness

@@ -6,6 +6,8 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
+from harness.cells import device_count, device_kind
+
 # Variables that change how a backend computes; recorded when set by the user, beside our own.
 RECORDED = (
     "KERAS_BACKEND", "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
@@ -13,7 +15,7 @@ RECORDED = (
     "TF_NUM_INTEROP_THREADS", "XLA_FLAGS", "JAX_PLATFORMS", "JAX_ENABLE_X64",
     "JAX_DEFAULT_MATMUL_PRECISION", "NVIDIA_TF32_OVERRIDE", "CUDA_VISIBLE_DEVICES",
     "CUDA_DEVICE_ORDER", "TF_FORCE_GPU_ALLOW_GROWTH", "XLA_PYTHON_CLIENT_PREALLOCATE",
-    "MALLOC_CONF", "LD_PRELOAD",
+    "MALLOC_CONF", "LD_PRELOAD", "NPROC",
 )  # fmt: skip
 
 
@@ -39,10 +41,12 @@ def worker_environment(
         # Nothing is fetched while a cell is timed.
         "HF_HUB_OFFLINE": "1",
     }
-    if device == "cpu":
+    if device_count(device) > 1:
+        environment |= _several(device)
+    if device_kind(device) == "cpu":
         # Hides every accelerator, also from a framework that is only imported on the side.
         environment |= {"JAX_PLATFORMS": "cpu", "CUDA_VISIBLE_DEVICES": "-1"}
-    elif device == "gpu":
+    elif device_kind(device) == "gpu":
         # CUDA's own order is by speed; the driver, which says what was used, counts by place.
         environment["CUDA_DEVICE_ORDER"] = "PCI_BUS_ID"
         # Memory is taken as it is needed: what a framework takes at once says nothing of the model.
@@ -53,6 +57,18 @@ def worker_environment(
     if root is not None:
         environment["PYTHONPATH"] = str(root)
     return {**environment, **(variables or {})}
+
+
+def _several(device: str) -> dict[str, str]:
+    """Processes of one run talk over the loopback interface; JAX makes processors on request."""
+    settings = {"GLOO_SOCKET_IFNAME": "lo", "NCCL_SOCKET_IFNAME": "lo"}
+    if device_kind(device) == "cpu":
+        made = f"--xla_force_host_platform_device_count={device_count(device)}"
+        settings["XLA_FLAGS"] = " ".join(filter(None, [os.environ.get("XLA_FLAGS"), made]))
+        # The size of XLA's pool of threads: a device that waits for the others holds some, and in a
+        # pool of as many as there are processors the others may then find none, for ever.
+        settings["NPROC"] = str(8 * device_count(device))
+    return settings
 
 
 def with_settings(settings: Mapping[str, str]) -> dict[str, str]:

@@ -153,6 +153,13 @@ def used() -> int:
     raise OSError(f"no CUDA device {first!r}")
 
 
+def visible() -> int:
+    """How many devices CUDA_VISIBLE_DEVICES leaves to a run."""
+    chosen = os.environ.get(_VISIBLE)
+    every = len(cuda_devices())
+    return every if chosen is None else min(every, len(chosen.split(",")))
+
+
 def _uuid(number: int) -> str:
     return str(_of(number, pynvml.nvmlDeviceGetUUID))
 

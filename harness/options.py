@@ -50,6 +50,8 @@ def _reason(protocol: Protocol, cell: Cell, scale: Scale) -> str:
     batched = protocol.accumulate > 1 or protocol.batch_memory_bytes
     if (batched or protocol.plateau_factor) and cell.phase != "train":
         return "--accumulate, --batch-memory and --plateau are options of training"
+    if batched and cell.device_count > 1:
+        return "--accumulate and --batch-memory are for one device"
     if scale.batch_size % protocol.accumulate:
         return (
             f"its batch of {scale.batch_size} has no {protocol.accumulate} equal parts for "

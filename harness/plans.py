@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from harness.cells import ON_REQUEST, Cell, all_cells, select
+from harness.cells import Cell, all_cells, select
 from harness.errors import UsageError, unknown
 from harness.registry import workloads
 from harness.support import support
@@ -49,7 +49,7 @@ PLANS = {
 def planned(plan: str | None, only: Sequence[str]) -> list[Cell]:
     """The cells of a plan that the globs select, in the order of the product.
 
-    A plan leaves out what is unsupported by nature, and precisions on request; globs without a plan
+    A plan leaves out what is unsupported by nature, or measured on request alone; globs without one
     select from the whole product, so that a cell named on purpose gets its row and its reason.
     Raises UsageError for an unknown plan, an unknown name in a glob, or an empty selection.
     """
@@ -63,9 +63,7 @@ def planned(plan: str | None, only: Sequence[str]) -> list[Cell]:
         cells = [
             cell
             for cell in all_cells(names)
-            if included(cell)
-            and cell.precision not in ON_REQUEST
-            and support(cell).status != "unsupported"
+            if included(cell) and not cell.on_request and support(cell).status != "unsupported"
         ]
     chosen = select(cells, only, names)
     if not chosen:

@@ -282,14 +282,18 @@ def execute(session: Session, planned: Planned, extras: Extras) -> Run:
         higher_is_better=declared.higher_is_better,
         quality_target=scale.quality_target if scale else None,
         flops_per_example=_flops(scale, cell) if scale else None,
-        peak=peak_for(
-            extras.peaks,
-            device=cell.device,
-            precision=cell.precision,
-            accelerators=session.environment.accelerators,
-        ),
+        peak=_peak(cell, session, extras) if cell.device_count == 1 else None,
     )
     return _measured(blank, cell, extras) if possible.runs else blank
+
+
+def _peak(cell: Cell, session: Session, extras: Extras) -> Peak | None:
+    return peak_for(
+        extras.peaks,
+        device=cell.device,
+        precision=cell.precision,
+        accelerators=session.environment.accelerators,
+    )
 
 
 def _flops(scale: Scale, cell: Cell) -> int:
@@ -319,8 +323,8 @@ def _measured(blank: Run, cell: Cell, extras: Extras) -> Run:
         weights=str(extras.weights.absolute()) if extras.weights else "",
     )
     with (
-        accelerators.watched(cell.device) as watch,
-        energy.Sampler(energy.counters(cell.device)) as sampler,
+        accelerators.watched(cell.device_kind) as watch,
+        energy.Sampler(energy.counters(cell.device_kind)) as sampler,
     ):
         ended = child.run_worker(job, on_mark=sampler.mark)
     samples = ended.report.samples if ended.report else Samples()

@@ -100,9 +100,10 @@ class Block:
     """Consecutive steps between two synchronised readings of the clock.
 
     The rest tells what the machine did meanwhile, from readings outside the timed span; None where
-    the kernel does not say. In seconds: CPU time of this process (`cpu_s`) and of everything else,
-    stolen time included (`others_cpu_s`); time its threads stood in the run queue, added up
-    (`queued_s`); time in which anything on the machine waited for a processor (`pressure_s`).
+    the kernel does not say. In seconds: CPU time of the run's processes (`cpu_s`) and of everything
+    else, stolen time included (`others_cpu_s`); time the worker's threads stood in the run queue,
+    added up (`queued_s`); time in which anything on the machine waited for a processor
+    (`pressure_s`).
     `preempted` counts its involuntary context switches. A `disturbed` block is kept but does not
     count, by the rule of `harness.probes.disturbed`.
     """

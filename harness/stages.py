@@ -27,7 +27,8 @@ from harness.clock import Stopwatch, now
 from harness.errors import EpochmarkError, WorkerError
 from harness.measure import Steady, measure_steady, time_block, warm_up
 from harness.metrics import reaches
-from harness.probes import peak_resident_bytes, reset_peak
+from harness.probes import Watch, peak_resident_bytes, reset_peak, watched
+from harness.ranks import Ranks
 from harness.schema import Block, DataOrigin, Epoch, Gate, Memory, Protocol, Samples
 from harness.workload import Array, Batch, Optimizer, Scale, Schedule, Workload
 
@@ -113,6 +114,7 @@ class Measurement:
         self.origin: DataOrigin | None = None
         self.published: Mapping[str, Array] = {}
         self.gate_batch: Any = None
+        self.ranks: Ranks | None = None
         self._peaks: list[int] = []
         self._enter = enter
         self._orders = orders
@@ -166,9 +168,9 @@ class Measurement:
     def _framework(self) -> Backend:
         return backend(self.job.cell.backend)
 
-    def built(self) -> Trainer:
+    def built(self, scale: Scale | None = None) -> Trainer:
         """The declared model with its step, from the declaration alone: no data, nothing run."""
-        self._build(self.scale)
+        self._build(scale or self.scale)
         return self.trainer
 
     # -- data and build ---------------------------------------------------------------------
@@ -190,6 +192,8 @@ class Measurement:
 
     def _build(self, scale: Scale, *, stage: str = "build") -> None:
         self.enter(stage)
+        if self.ranks is not None:
+            self.ranks.tell("build", scale)
         import keras
 
         # TensorFloat-32 is how a GPU multiplies float32; to Keras it is no policy of its own.
@@ -205,7 +209,8 @@ class Measurement:
         self.optimizer = self._optimizer(keras, scale.optimizer)
         self.optimizer.build(self.model.trainable_variables)
         self.initial_optimizer = weights.compact(weights.snapshot(self.optimizer.variables))
-        self.trainer = self._trainer(module)
+        trainer = self._trainer(module)
+        self.trainer = trainer if self.ranks is None else self.ranks.led_by(trainer)
         self.numerics |= {
             "dtype_policy": policy,
             "variable_dtype": str(self.model.trainable_variables[0].dtype),
@@ -324,7 +329,7 @@ class Measurement:
             if self._framework.is_out_of_memory(error):
                 return None
             raise
-        if self.job.cell.device != "cpu":
+        if self.job.cell.device_kind != "cpu":
             return self._framework.device_peak_bytes()
         return peak_resident_bytes()
 
@@ -472,7 +477,7 @@ class Measurement:
 
     def _steady(self) -> None:
         self.enter("steady")
-        steady = measure_steady(*self._stepping(), self.job.protocol)
+        steady = measure_steady(*self._stepping(), self.job.protocol, watch=self._watch)
         self._note(steady)
         self.samples = replace(self.samples, steady=steady.blocks)
         self._restore_initial_state()
@@ -483,7 +488,7 @@ class Measurement:
         step, synchronise = self._stepping() if training else self._inferring()
 
         def timed(steps: int) -> Block:
-            return time_block(steps, step, synchronise)
+            return time_block(steps, step, synchronise, watch=self._watch)
 
         synchronise(step())
         self.enter(TURNS)
@@ -550,6 +555,11 @@ class Measurement:
         for _ in range(self.job.protocol.accumulate - 1):
             self.trainer.step(next(placed))
         return self.trainer.step(next(placed))
+
+    @property
+    def _watch(self) -> Watch:
+        """What looks at the machine beside a block, and takes no process of the run for another."""
+        return watched if self.ranks is None else self.ranks.watched
 
     def _inferring(self) -> tuple[Callable[[], Any], Callable[[Any], None]]:
         return lambda: self.trainer.infer(self.placed_inputs), self.trainer.synchronise
@@ -733,7 +743,7 @@ class Measurement:
 
     def _reset_peaks(self) -> None:
         reset_peak()
-        if self.job.cell.device != "cpu":
+        if self.job.cell.device_kind != "cpu":
             self._framework.reset_device_peak()
 
     def _note_peak(self) -> None:
@@ -745,7 +755,7 @@ class Measurement:
         """The peak outside the equality gate, for the record."""
         self._note_peak()
         peak = max(self._peaks, default=None)
-        on_device = self.job.cell.device != "cpu"
+        on_device = self.job.cell.device_kind != "cpu"
         self.memory = replace(
             self.memory,
             host_baseline_bytes=baseline,

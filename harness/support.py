@@ -10,8 +10,9 @@ from importlib.util import find_spec
 from harness import tpu, venvs
 from harness.cells import Cell
 from harness.localdata import VARIABLE
-from harness.nvml import absence
+from harness.nvml import absence, visible
 from harness.registry import workloads
+from harness.workload import Workload
 
 
 @dataclass(frozen=True)
@@ -44,12 +45,28 @@ def unsupported(cell: Cell) -> str:
     tolerances = workload.scales[cell.scale].tolerances
     if cell.precision not in tolerances and cell.precision != "tensorfloat32":
         return f"no gate tolerance for {cell.precision} in the declaration of {cell.workload}"
-    if cell.precision == "tensorfloat32" and cell.device != "gpu":
+    if cell.precision == "tensorfloat32" and cell.device_kind != "gpu":
         return "TensorFloat-32, a mode of NVIDIA GPUs"
-    if cell.device == "tpu" and cell.backend != "jax":
+    if cell.device_kind == "tpu" and cell.backend != "jax":
         return "TPU, reached through the jax backend only"
-    if cell.device == "tpu" and cell.precision == "mixed_float16":
+    if cell.device_kind == "tpu" and cell.precision == "mixed_float16":
         return "float16, without units on a TPU"
+    return _alone(cell, workload) if cell.device_count > 1 else ""
+
+
+def _alone(cell: Cell, workload: Workload) -> str:
+    """What ties the cell to one device."""
+    if cell.phase == "infer":
+        return "inference, which is measured on one device"
+    batch = workload.scales[cell.scale].batch_size
+    if batch % cell.device_count:
+        return f"a batch of {batch}, which {cell.device_count} devices cannot share evenly"
+    if cell.backend == "tensorflow" and cell.api_style == "custom_loop":
+        return "a hand-written TensorFlow step, made for one device"
+    if cell.backend == "tensorflow" and cell.precision == "mixed_float16":
+        return "a loss scale, which Keras cannot adapt under TensorFlow's MirroredStrategy"
+    if cell.backend == "torch" and workload.batch_statistics:
+        return "batch statistics, which Keras takes on each torch device alone"
     return ""
 
 
@@ -63,8 +80,8 @@ def _narrow(cell: Cell) -> str:
         return (
             f"float8, which Keras on {cell.backend} rounds to and then multiplies in a wider type"
         )
-    if cell.device != "gpu":
-        return f"float8, without units on a {cell.device.upper()}"
+    if cell.device_kind != "gpu":
+        return f"float8, without units on a {cell.device_kind.upper()}"
     return "float8, which Keras has for dense layers alone, and whose gate no GPU has been through"
 
 
@@ -96,10 +113,18 @@ def _unavailable(cell: Cell) -> str:
         return lacking
     if workloads()[cell.workload].scales[cell.scale].owned and not os.environ.get(VARIABLE):
         return f"no {VARIABLE}, the folder of data that only its owner has"
-    if cell.device == "gpu":
+    if cell.device_kind == "gpu":
         absent = absence()
-        return absent.told("no CUDA device") if absent else ""
-    if cell.device == "tpu":
+        if absent:
+            return absent.told("no CUDA device")
+        return _too_few(visible(), cell.device_count)
+    if cell.device_kind == "tpu":
         absent = tpu.absence()
         return absent.told("no TPU") if absent else ""
     return ""
+
+
+def _too_few(there: int, wanted: int) -> str:
+    if there >= wanted:
+        return ""
+    return f"{there} CUDA device{'s' if there > 1 else ''} of {wanted} that the cell asks for"

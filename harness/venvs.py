@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from importlib.metadata import distributions
 from pathlib import Path
@@ -74,7 +74,8 @@ def venv(name: str) -> Venv:
 
 def fitting(cell: Cell) -> list[Venv]:
     """The environments that the cell could run in, best first."""
-    return [Venv(name) for name, cells in CELLS.items() if fnmatchcase(cell.id, cells)]
+    one = replace(cell, device=cell.device_kind)
+    return [Venv(name) for name, cells in CELLS.items() if fnmatchcase(one.id, cells)]
 
 
 def chosen(cell: Cell) -> Venv | None:

@@ -157,7 +157,12 @@ def snapshot(variables: Sequence[Any]) -> list[Array]:
     """Copies of the variables' values as numpy arrays."""
     from keras import ops
 
-    return [np.array(ops.convert_to_numpy(variable.value)) for variable in variables]
+    return [np.array(ops.convert_to_numpy(_read(variable.value))) for variable in variables]
+
+
+def _read(value: Any) -> Any:
+    """The tensor: TensorFlow's variables, where several devices hold them, are no arrays."""
+    return value.read_value() if hasattr(value, "read_value") else value
 
 
 def updates(optimizer: Any) -> int:

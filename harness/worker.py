@@ -14,7 +14,7 @@ import traceback
 from dataclasses import asdict
 from typing import Any, TextIO
 
-from harness import probes
+from harness import probes, several
 from harness.backends import Backend, backend
 from harness.cells import BACKENDS, Cell
 from harness.clock import since_process_start
@@ -69,8 +69,10 @@ def measure(job: Job, pipe: TextIO) -> Report:
     try:
         framework = backend(job.cell.backend)
         measurement.numerics |= framework.configure(job.cell.precision, cpu_count())
-        if job.cell.device != "cpu":
-            measurement.numerics |= framework.accelerator(job.cell.device)
+        if job.cell.device_kind != "cpu":
+            measurement.numerics |= framework.accelerator(job.cell.device_kind)
+        if job.cell.device_count > 1:
+            several.spread(measurement, framework)
         started = since_process_start()
         if started is not None:
             measurement.watch.seconds["start"] = started
@@ -80,12 +82,16 @@ def measure(job: Job, pipe: TextIO) -> Report:
     except Finished:
         status, reason = "ok", ""
     except Exception as error:
-        status, reason = outcome(error, framework)
+        status, reason = (measurement.ranks and measurement.ranks.failure()) or outcome(
+            error, framework
+        )
     measurement.watch.stop()
     others = [name for name in BACKENDS if name != job.cell.backend and name in sys.modules]
     measurement.numerics["other_frameworks_loaded"] = ", ".join(others) or "none"
     if baseline is not None:
         measurement.note_memory(baseline)
+    if measurement.ranks is not None:
+        measurement.ranks.close()
     return Report(
         status=status,
         reason=reason,

@@ -138,7 +138,8 @@ class Workload:
     `gate_factors` multiply the equality gate's weights, by regular expressions on their keys: small
     activations make the epsilon of a normalisation visible. `checkpoint` names the module that
     reads published weights; empty where there is none. `fast_paths` are the kinds of layers whose
-    kernels the record tells (`harness.paths`).
+    kernels the record tells (`harness.paths`). `batch_statistics` says that layers normalise by the
+    mean and variance of the batch, which devices that share one have to take together.
     """
 
     name: str
@@ -153,6 +154,7 @@ class Workload:
     quality_title: str = ""
     checkpoint: str = ""
     fast_paths: tuple[str, ...] = ()
+    batch_statistics: bool = False
     initializers: Mapping[str, str] = field(default_factory=dict)
     gate_factors: Mapping[str, float] = field(default_factory=dict)
 

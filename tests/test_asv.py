@@ -21,7 +21,7 @@ from typing import Any, ClassVar
 import pytest
 
 from harness import asv, runner
-from harness.cells import ON_REQUEST, PHASES, Cell, all_cells
+from harness.cells import PHASES, Cell, all_cells
 from harness.errors import ResultsError
 from harness.metrics import METRICS
 from harness.registry import workloads
@@ -92,7 +92,7 @@ def cells_of(name: str, phase: str) -> set[Cell]:
         cell
         for cell in all_cells([name])
         if (cell.workload, cell.scale, cell.phase, cell.device) == wanted
-        and cell.precision not in ON_REQUEST
+        and not cell.on_request
         and support(cell).status != "unsupported"
     }
 

@@ -83,6 +83,7 @@ def test_the_rate_goes_with_the_batch() -> None:
         (Protocol(accumulate=2, batch_memory_bytes=GIB), {}, "choose one"),
         (Protocol(accumulate=3), {}, "its batch of 2048 has no 3 equal parts for --accumulate"),
         (Protocol(accumulate=2), {"precision": "mixed_float16"}, "is not for mixed_float16"),
+        (Protocol(accumulate=2), {"device": "cpu-x2"}, "are for one device"),
         (Protocol(accumulate=2), {"phase": "infer"}, "are options of training"),
         (Protocol(plateau_factor=0.1), {"phase": "infer"}, "are options of training"),
         (

@@ -8,6 +8,7 @@ hand-written function of the backend.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
 
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 
 from harness.errors import WorkerError
 from harness.workload import Array, Batch
+
+LOOPBACK = "127.0.0.1"
 
 Loss = Callable[[Any, Any], Any]
 
@@ -60,8 +63,25 @@ class Trainer(Protocol):
         """Write the state back into the Keras variables, before they are read."""
 
 
+@dataclass(frozen=True)
+class Devices:
+    """`count` devices of a kind that hold a copy of the model each and share every batch.
+
+    Where each has a process of its own, this is process `rank` of them. They meet at `port` of the
+    loopback interface, where the first one listens: `listener` is its socket's descriptor.
+    """
+
+    kind: str
+    count: int
+    rank: int = 0
+    port: int = 0
+    listener: int = -1
+
+
 class Backend(Protocol):
-    """A backend module's functions."""
+    """A backend module's functions, and whether further devices need processes of their own."""
+
+    PROCESS_PER_DEVICE: bool
 
     def configure(self, precision: str, threads: int) -> dict[str, str]:
         """Pin the numerics; returns the effective ones. Called once, before any operation."""
@@ -70,6 +90,13 @@ class Backend(Protocol):
         """What operations will run on, for the record; `device` is `gpu` or `tpu`.
 
         Raises WorkerError `unavailable` when the framework sees no such device.
+        """
+
+    def spread(self, devices: Devices) -> dict[str, str]:
+        """Train what is built from now on on all devices, each with its share of the batch.
+
+        Returns how, for the record. Called once, after `configure`.
+        Raises WorkerError `unavailable` when the framework sees fewer.
         """
 
     def device_peak_bytes(self) -> int | None:
@@ -102,6 +129,15 @@ def absent(framework: str, device: str) -> WorkerError:
     return WorkerError(
         "unavailable",
         f"{framework} sees no {device.upper()}: it has to be a build for one, and the device free",
+    )
+
+
+def too_few(framework: str, devices: Devices, there: int) -> WorkerError:
+    """What a framework that sees fewer devices than asked for is told as."""
+    kind = devices.kind.upper()
+    return WorkerError(
+        "unavailable",
+        f"{framework} sees {there} {kind}{'' if there == 1 else 's'}, {devices.count} asked for",
     )
 
 

@@ -10,8 +10,10 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.backends import Loss, absent, pipelines
+from harness.backends import Devices, Loss, absent, pipelines, too_few
 from harness.workload import Array, Batch
+
+PROCESS_PER_DEVICE = False
 
 
 def configure(precision: str, threads: int) -> dict[str, str]:
@@ -31,6 +33,23 @@ def accelerator(device: str) -> dict[str, str]:
     if jax.default_backend() != device:
         raise absent("jax", device)
     return {"platform": device, "device_kind": jax.devices()[0].device_kind}
+
+
+def spread(devices: Devices) -> dict[str, str]:
+    there = keras.distribution.list_devices(devices.kind)
+    if len(there) < devices.count:
+        raise too_few("jax", devices, len(there))
+    chosen = keras.distribution.DataParallel(devices=there[: devices.count])
+    keras.distribution.set_distribution(chosen)
+    return {"distribution": "keras.distribution.DataParallel", "collectives": "by xla"}
+
+
+def _on_devices(array: Array) -> jax.Array:
+    """On the one device, or a share of the batch on each."""
+    distribution = keras.distribution.distribution()
+    if distribution is None:
+        return jax.device_put(array)
+    return jax.device_put(array, distribution.get_data_layout(array.shape).backend_layout)
 
 
 def device_peak_bytes() -> int | None:
@@ -97,7 +116,7 @@ class FitTrainer(_State):
         )
 
     def place(self, batch: Batch) -> Any:
-        return repeat(tuple(jax.device_put(array) for array in batch))
+        return repeat(tuple(_on_devices(array) for array in batch))
 
     def step(self, placed: Any) -> Any:
         logs, self._state = self._model.train_function(self._state, placed)
@@ -168,14 +187,17 @@ class LoopTrainer(_State):
         )
 
     def place(self, batch: Batch) -> Any:
-        return tuple(jax.device_put(array) for array in batch)
+        return tuple(_on_devices(array) for array in batch)
 
     def step(self, placed: Any) -> Any:
         value, self._state = self._step(self._state, *placed)
         return value, self._state
 
     def fit_epoch(self, dataset: Any) -> float:
-        losses = [self.step(batch)[0] for batch in pipelines.arrays(dataset)]
+        batches = pipelines.arrays(dataset)
+        if keras.distribution.distribution() is not None:
+            batches = map(self.place, batches)
+        losses = [self.step(batch)[0] for batch in batches]
         return float(np.mean(jax.device_get(losses)))
 
     def place_inputs(self, inputs: Array) -> Any:

@@ -10,11 +10,13 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from harness.backends import Loss, absent, pipelines
+from harness.backends import Devices, Loss, absent, pipelines, too_few
 from harness.workload import Array, Batch
 
 # The Keras default for a machine without a GPU: tf.function graphs, no XLA.
 JIT_COMPILE = False
+
+PROCESS_PER_DEVICE = False
 
 
 def configure(precision: str, threads: int) -> dict[str, str]:
@@ -39,6 +41,19 @@ def accelerator(device: str) -> dict[str, str]:
         raise absent("tensorflow", device)
     details = tf.config.experimental.get_device_details(found[0])
     return {"platform": device, "device_kind": str(details.get("device_name", ""))}
+
+
+def spread(devices: Devices) -> dict[str, str]:
+    kind = devices.kind.upper()
+    if devices.kind == "cpu":
+        parts = [tf.config.LogicalDeviceConfiguration()] * devices.count
+        tf.config.set_logical_device_configuration(tf.config.list_physical_devices(kind)[0], parts)
+    there = tf.config.list_logical_devices(kind)
+    if len(there) < devices.count:
+        raise too_few("tensorflow", devices, len(there))
+    names = [device.name for device in there[: devices.count]]
+    tf.distribute.experimental_set_strategy(tf.distribute.MirroredStrategy(names))
+    return {"distribution": "tf.distribute.MirroredStrategy", "collectives": "by the strategy"}
 
 
 def _gpus() -> list[Any]:
@@ -70,7 +85,22 @@ def optimizer_class(kind: type[Any]) -> type[Any]:
             dense = [None if grad is None else tf.convert_to_tensor(grad) for grad in grads]
             return super().apply(dense, trainable_variables)
 
-    return Dense
+    class Summed(Dense):
+        """Over the devices, before anything is made of the sum: Keras would clip each share."""
+
+        def apply(self, grads: Any, trainable_variables: Any = None) -> Any:
+            pairs = super()._all_reduce_sum_gradients(zip(grads, trainable_variables, strict=True))
+            return super().apply([grad for grad, _ in pairs], trainable_variables)
+
+        def _all_reduce_sum_gradients(self, grads_and_vars: Any) -> Any:
+            return grads_and_vars
+
+    return Summed if _replicas() > 1 else Dense
+
+
+def _replicas() -> int:
+    """The devices that share a batch."""
+    return int(tf.distribute.get_strategy().num_replicas_in_sync)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -102,9 +132,12 @@ class FitTrainer(_Inference):
         self._model = model
         model.make_train_function()
         model.make_predict_function()
+        # On several devices Keras's own would have each of them infer the whole batch.
+        self._infer = tf.function(model.predict_step) if _replicas() > 1 else None
 
     def place(self, batch: Batch) -> Any:
-        return iter(tf.data.Dataset.from_tensors(batch).repeat())
+        dataset = tf.data.Dataset.from_tensors(batch).repeat()
+        return iter(tf.distribute.get_strategy().experimental_distribute_dataset(dataset))
 
     def step(self, placed: Any) -> Any:
         return self._model.train_function(placed)
@@ -122,12 +155,16 @@ class FitTrainer(_Inference):
         return float(history.history["loss"][0])
 
     def infer(self, placed: Any) -> Any:
+        if self._infer is not None:
+            return self._infer((placed,))
         return self._model.predict_function([(placed,)])
 
     def operations(self, placed: Any, *, training: bool) -> frozenset[str]:
         if training:
             # The train function hides its graph in a closure: its step is traced once more.
-            return _operations(tf.function(self._model.train_step), next(placed))
+            run = tf.distribute.get_strategy().run
+            step = tf.function(lambda data: run(self._model.train_step, (data,)))
+            return _operations(step, next(placed))
         return _operations(self._model.predict_function, [(placed,)])
 
 
@@ -177,6 +214,9 @@ def _operations(function: Any, *arguments: Any) -> frozenset[str]:
 
 
 def fit_trainer(model: Any) -> FitTrainer:
+    for layer in model._flatten_layers() if _replicas() > 1 else ():
+        if isinstance(layer, keras.layers.BatchNormalization):
+            layer.synchronized = True  # statistics of the whole batch, as on one device
     return FitTrainer(model)
 
 

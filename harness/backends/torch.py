@@ -8,11 +8,16 @@ from typing import Any
 import keras
 import numpy as np
 import torch
+import torch.distributed as dist
 from numpy.typing import NDArray
+from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from harness.backends import Loss, absent, pipelines
+from harness import weights
+from harness.backends import LOOPBACK, Devices, Loss, absent, pipelines, too_few
 from harness.workload import Array, Batch
+
+PROCESS_PER_DEVICE = True
 
 
 def configure(precision: str, threads: int) -> dict[str, str]:
@@ -34,6 +39,45 @@ def accelerator(device: str) -> dict[str, str]:
     if device != "gpu" or not torch.cuda.is_available():
         raise absent("torch", device)
     return {"platform": device, "device_kind": torch.cuda.get_device_name()}
+
+
+def spread(devices: Devices) -> dict[str, str]:
+    if devices.kind == "gpu":
+        there = torch.cuda.device_count()
+        if there < devices.count:
+            raise too_few("torch", devices, there)
+        torch.cuda.set_device(devices.rank)
+    else:
+        torch.set_num_threads(max(1, torch.get_num_threads() // devices.count))
+    first = devices.rank == 0
+    store = dist.TCPStore(  # type: ignore[attr-defined]
+        LOOPBACK,
+        devices.port,
+        devices.count,
+        is_master=first,
+        # Left to itself it listens on every interface.
+        master_listen_fd=devices.listener if first else None,
+    )
+    library = "nccl" if devices.kind == "gpu" else "gloo"
+    dist.init_process_group(library, store=store, rank=devices.rank, world_size=devices.count)
+    return {
+        "distribution": "torch.distributed, a process for each device",
+        "collectives": f"{library}, one all-reduce after the backward pass",
+        "intra_op_threads": str(torch.get_num_threads()),
+    }
+
+
+def _averaging(optimizer: Any) -> None:
+    """Let it average gradients over the devices first: before a loss scale, before any clipping."""
+    apply = optimizer.apply
+
+    def averaged(grads: Any, trainable_variables: Any = None) -> Any:
+        together = _flatten_dense_tensors(grads)
+        dist.all_reduce(together)
+        together /= dist.get_world_size()
+        return apply(list(_unflatten_dense_tensors(together, grads)), trainable_variables)
+
+    optimizer.apply = averaged
 
 
 def device_peak_bytes() -> int | None:
@@ -76,6 +120,13 @@ class _Shared:
 
     step: Callable[[Any], Any]
     infer: Callable[[Any], Any]
+    _model: Any
+    _optimizer: Any
+
+    def _state(self) -> list[Any]:
+        """What is the same on every device; seeds of random layers are not."""
+        metrics = self._model.metrics_variables
+        return [*weights.of(self._model), *metrics, *self._optimizer.variables]
 
     def place(self, batch: Batch) -> Any:
         return tuple(_tensor(array) for array in batch)
@@ -96,7 +147,10 @@ class _Shared:
         return frozenset(noted.names)
 
     def push(self) -> None:
-        """Parameters are the Keras variables themselves: nothing to move."""
+        """Parameters are the Keras variables themselves: only other processes have copies."""
+        if dist.is_initialized():
+            for variable in self._state():
+                dist.broadcast(variable.value.data, src=0)
 
     def pull(self) -> None:
         """Parameters are the Keras variables themselves: nothing to move."""
@@ -107,6 +161,7 @@ class FitTrainer(_Shared):
 
     def __init__(self, model: Any) -> None:
         self._model = model
+        self._optimizer = model.optimizer
         model.make_train_function()
         model.make_predict_function()
 
@@ -162,10 +217,14 @@ class LoopTrainer(_Shared):
 
 
 def fit_trainer(model: Any) -> FitTrainer:
+    if dist.is_initialized():
+        _averaging(model.optimizer)
     return FitTrainer(model)
 
 
 def loop_trainer(model: Any, loss: Loss, optimizer: Any) -> LoopTrainer:
+    if dist.is_initialized():
+        _averaging(optimizer)
     return LoopTrainer(model, loss, optimizer)
 
 

@@ -106,6 +106,7 @@ WORKLOAD = Workload(
         ),
     },
     module=__name__,
+    batch_statistics=True,
     initializers={r"conv\w*/kernel$": "he_normal"},
     # Activations before a normalisation are small, so that its epsilon shows; and so is what a
     # residual branch adds: with scales of 1 fifty layers magnify rounding a hundred thousand times.
