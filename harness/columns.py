@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from harness import options
 from harness.cells import AXES
-from harness.metrics import METRICS, derive, examples_per_epoch, own_cpu_share, step_times
+from harness.metrics import METRICS, examples_per_epoch, own_cpu_share, step_times
 from harness.schema import Protocol, Run
 from harness.store import ResultsFile
 
@@ -97,7 +97,6 @@ FLAGS: dict[str, Callable[[Run], bool]] = {
     "higher_is_better": lambda run: run.higher_is_better,
     "contended": lambda run: run.contention.contended,
     "throttled": lambda run: run.accelerator is not None and run.accelerator.throttled,
-    "extrapolated": lambda run: derive(run).get("epoch_fraction", 1.0) < 1.0,
 }
 
 NUMBERS = (
@@ -119,6 +118,7 @@ SCHEMA = pa.schema(
         *((name, _CATEGORY) for name in TEXTS),
         *((name, pa.int64()) for name in INTEGERS),
         *((name, pa.bool_()) for name in FLAGS),
+        ("extrapolated", pa.bool_()),
         ("altered", pa.bool_()),
         *((name, pa.float64()) for name in NUMBERS),
     ]
@@ -134,7 +134,8 @@ def rows(found: ResultsFile) -> pa.Table:
     getters: dict[str, Callable[[Run], Any]] = {**UNIQUE_TEXTS, **INTEGERS, **FLAGS}
     arrays = {name: [get(run) for run in runs] for name, get in getters.items()}
     arrays["altered"] = [run.run in found.altered for run in runs]
-    numbers = [_numbers(run) for run in runs]
+    numbers = [_numbers(*pair) for pair in zip(runs, found.figures, strict=True)]
+    arrays["extrapolated"] = [row.get("epoch_fraction", 1.0) < 1.0 for row in numbers]
     arrays |= {name: [row.get(name) for row in numbers] for name in NUMBERS}
     columns = {name: pa.array(arrays[name], SCHEMA.field(name).type) for name in arrays}
     for name, get in TEXTS.items():
@@ -149,8 +150,8 @@ def with_file(table: pa.Table, name: str) -> pa.Table:
     return table.append_column(FILE_SCHEMA.field("file"), column)
 
 
-def _numbers(run: Run) -> Mapping[str, float | None]:
-    values: dict[str, float | None] = {**derive(run)}
+def _numbers(run: Run, figures: Mapping[str, float]) -> Mapping[str, float]:
+    values = {**figures}
     if run.samples.steady:
         steps = sorted(step_times(run.samples.steady))
         values["step_time_p10_s"] = _quantile(steps, 0.1)
@@ -160,9 +161,10 @@ def _numbers(run: Run) -> Mapping[str, float | None]:
     own = own_cpu_share(run)
     if own is not None:
         values["own_cpu_share"] = own
-    if run.samples.epochs:
+    examples = examples_per_epoch(run)
+    if examples is not None:
         values["epochs"] = float(len(run.samples.epochs))
-        values["examples_per_epoch"] = examples_per_epoch(run)
+        values["examples_per_epoch"] = examples
     if run.price is not None:
         values["price_usd_per_hour"] = run.price.usd_per_hour
     return values

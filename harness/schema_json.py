@@ -7,11 +7,12 @@ canonical JSON without it. Knows no files; `python -m harness.schema_json` print
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
 from hashlib import sha256
-from math import isfinite
+from math import inf, isfinite
 from typing import TYPE_CHECKING, Any
 
 from harness.errors import NewerSchemaError, ResultsError
@@ -56,6 +57,41 @@ class InvalidLineError(Exception):
 
 def decode(line: bytes) -> Line:
     """A line's fields; ValueError for anything that is not strict JSON."""
+    return _intact(line) or _decoded(line)
+
+
+def _intact(line: bytes) -> Line | None:
+    """The line where its digest fits, three times as fast as `_decoded`; None where that must tell.
+
+    orjson writes small numbers in a form of its own, which is put right first. Whatever else it may
+    do otherwise shows in the digest.
+    """
+    import orjson  # here, because a worker's environment has no use for it
+
+    try:
+        found = orjson.loads(line)
+        digest = found.pop("digest")
+        text = orjson.dumps(found, option=orjson.OPT_SORT_KEYS)
+    except (ValueError, TypeError, AttributeError, KeyError):
+        return None
+    text = _SMALL.sub(_with_exponent, _ONE_DIGIT.sub(rb"e-0\1", text))
+    if sha256(text).hexdigest()[:16] != digest:
+        return None
+    return Line(found, text.decode(), intact=True)
+
+
+_ONE_DIGIT = re.compile(rb"e-(\d)(?!\d)")
+_SMALL = re.compile(rb"0\.0000(\d)(\d*)")
+
+
+def _with_exponent(found: re.Match[bytes]) -> bytes:
+    """0.000012 as Python writes it: 1.2e-05."""
+    first, rest = found.groups()
+    return first + (b"." + rest if rest else b"") + b"e-05"
+
+
+def _decoded(line: bytes) -> Line:
+    """Any line, by Python's own reader and writer, which define the canonical form."""
     try:
         found = json.loads(line.decode(), parse_constant=_no_constant)
         if not isinstance(found, dict):
@@ -122,21 +158,23 @@ def run_of(line: Line, session: Session) -> Run:
             raise InvalidLineError(f"field 'samples.epochs.{place}.train_s' should be positive")
     if run.energy is not None and min(run.energy.epochs_j, default=0.0) < 0:
         raise InvalidLineError("field 'energy.epochs_j' should hold no negative numbers")
-    _check_numbers(run)
-    return run
-
-
-def _check_numbers(run: Run) -> None:
-    """Refuse what tables cannot hold: an edited line must not end the reading of all others."""
     for name in ("replicate", "seed", "batch_size"):
         if not -(2**63) <= getattr(run, name) < 2**63:
             raise InvalidLineError(f"field {name!r} is beyond 64 bits")
+    return run
+
+
+def figures_of(run: Run) -> dict[str, float]:
+    """Every metric of the run, computed from its samples; InvalidLineError where one is beyond
+    what tables can hold: an edited line must not end the reading of all others.
+    """
     try:
-        finite = all(isfinite(value) for value in derive(run).values())
+        found = derive(run)
     except ArithmeticError:
-        finite = False
-    if not finite:
+        found = {"": inf}
+    if not all(map(isfinite, found.values())):
         raise InvalidLineError("its samples are beyond what metrics can be computed from")
+    return found
 
 
 def _expect_kind(found: dict[str, Any], kind: str) -> None:

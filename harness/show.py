@@ -118,7 +118,7 @@ def _escaped(text: str) -> str:
 
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Strict JSON knows no NaN: what is absent, an empty text too, is null."""
-    plain = {*NUMBERS, *INTEGERS, *ENDS, *FLAGS, BREAK_EVEN, "altered", "n"}
+    plain = {*NUMBERS, *INTEGERS, *ENDS, *FLAGS, BREAK_EVEN, "extrapolated", "altered", "n"}
     columns: dict[str, list[Any]] = {}
     for name in rows.columns:
         present = rows[name].notna() if name in plain else rows[name] != ""

@@ -17,7 +17,16 @@ from pathlib import Path
 
 from harness.errors import ResultsError, UsageError
 from harness.schema import Run, Session
-from harness.schema_json import InvalidLineError, Line, decode, encode, run_of, session_of, upgraded
+from harness.schema_json import (
+    InvalidLineError,
+    Line,
+    decode,
+    encode,
+    figures_of,
+    run_of,
+    session_of,
+    upgraded,
+)
 
 LATEST = "latest"
 
@@ -26,12 +35,14 @@ LATEST = "latest"
 class ResultsFile:
     """A results file as read: `altered` are the ids of runs whose digest does not match.
 
+    `figures` are the metrics of each run, in the same order, computed from its samples.
     `broken` counts the lines that could not be used, a cut-off last line not among them.
     """
 
     path: Path
     session: Session
     runs: tuple[Run, ...]
+    figures: tuple[dict[str, float], ...]
     notices: tuple[str, ...]
     altered: frozenset[str]
     broken: int
@@ -168,6 +179,7 @@ class _Reader:
         self.name = spelled(path)
         self.session: Session | None = None
         self.runs: list[Run] = []
+        self.figures: list[dict[str, float]] = []
         self.notices: list[str] = []
         self.altered: set[str] = set()
         self.broken = 0
@@ -190,6 +202,7 @@ class _Reader:
             mark = ", the session's header, was changed after it was written."
         else:
             run = run_of(line, self.session)
+            self.figures.append(figures_of(run))
             self.runs.append(run)
             mark = " was changed after it was written; its row is marked."
             if not line.intact:
@@ -210,7 +223,8 @@ class _Reader:
         if self.session is None:
             raise ResultsError(f"{self.name} is empty. Delete it, or name another file.")
         notices, altered = tuple(self.notices), frozenset(self.altered)
-        return ResultsFile(self.path, self.session, tuple(self.runs), notices, altered, self.broken)
+        runs, figures = tuple(self.runs), tuple(self.figures)
+        return ResultsFile(self.path, self.session, runs, figures, notices, altered, self.broken)
 
 
 def _folder(results: Path, session: Session) -> Path:

@@ -6,14 +6,18 @@ says which columns there are; this module knows where they are cached.
 
 from __future__ import annotations
 
+import gc
 import json
+import multiprocessing
 import os
 import tempfile
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
+from itertools import repeat
 from pathlib import Path
 from typing import Any, cast
 
@@ -27,6 +31,7 @@ from harness.errors import NewerSchemaError, ResultsError
 from harness.store import parse_file, read_content, results_files, spelled
 
 _CHUNK = 64
+_MUCH = 32 * 2**20  # bytes: below, starting processes takes longer than they save
 _METADATA = b"epochmark"
 _HERE = "\0"  # stands for the file in stored notices, since how it is spelled is up to the caller
 
@@ -52,6 +57,15 @@ class _Part:
     broken: int
 
 
+@dataclass(frozen=True)
+class _Made:
+    """What some consecutive files contribute, and what was noted of them in the index."""
+
+    parts: list[_Part]
+    failures: list[ResultsError]
+    known: dict[str, list[Any]]
+
+
 def load_table(results: Path, files: Sequence[str] = ()) -> Table:
     """The runs of the wanted results files (names or session ids; none means all).
 
@@ -59,10 +73,13 @@ def load_table(results: Path, files: Sequence[str] = ()) -> Table:
     """
     paths = results_files(results, files)
     index = _Index(cache_folder() / "tables")
+    chunks = [paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK)]
     failures: list[ResultsError] = []
     parts: list[_Part] = []
-    for start in range(0, len(paths), _CHUNK):
-        parts += _chunk(paths[start : start + _CHUNK], index, failures)
+    for made in _made(chunks, index):
+        parts += made.parts
+        failures += made.failures
+        index.take(made.known)
     index.save()
     if not parts:
         raise failures[0]
@@ -74,16 +91,28 @@ def load_table(results: Path, files: Sequence[str] = ()) -> Table:
     )
 
 
-def _chunk(paths: Sequence[Path], index: _Index, failures: list[ResultsError]) -> list[_Part]:
+def _made(chunks: Sequence[Sequence[Path]], index: _Index) -> Iterator[_Made]:
+    """Every chunk, in order. Much that is new is read by a process per processor."""
+    new = sum(_size(path) for chunk in chunks for path in chunk if not index.digest(path))
+    if new < _MUCH or len(chunks) < 2:
+        yield from (_chunk(chunk, index) for chunk in chunks)
+        return
+    # Not forked: Arrow has threads.
+    workers = min(len(os.sched_getaffinity(0)), len(chunks))
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(_chunk, chunks, repeat(index))
+
+
+def _chunk(paths: Sequence[Path], index: _Index) -> _Made:
     """Consecutive files. When there is nothing to tell about a whole chunk, it is one cached table.
 
     Opening a table of so many columns takes milliseconds: too long for thousands of small files.
     """
-    key = index.chunk_key(paths)
-    together = _read_cached(index.folder, key, columns.FILE_SCHEMA)
+    together = _read_cached(index.folder, index.chunk_key(paths), columns.FILE_SCHEMA)
     if together is not None:
-        return [together]
-    parts = []
+        return _Made([together], [], {})
+    parts: list[_Part] = []
+    failures: list[ResultsError] = []
     for path in paths:
         try:
             parts.append(_part(path, index))
@@ -95,7 +124,7 @@ def _chunk(paths: Sequence[Path], index: _Index, failures: list[ResultsError]) -
         rows = pa.concat_tables([part.rows for part in parts]).unify_dictionaries()
         parts = [_Part(rows.combine_chunks(), (), 0)]
         _write_cached(index.folder, index.chunk_key(paths), parts[0])
-    return parts
+    return _Made(parts, failures, index.noted)
 
 
 def _part(path: Path, index: _Index) -> _Part:
@@ -114,9 +143,22 @@ def _part(path: Path, index: _Index) -> _Part:
 
 
 def _parsed(path: Path, content: bytes) -> _Part:
-    found = parse_file(path, content)
-    notices = tuple(notice.replace(spelled(path), _HERE) for notice in found.notices)
-    return _Part(columns.rows(found), notices, found.broken)
+    with _without_collection():
+        found = parse_file(path, content)
+        notices = tuple(notice.replace(spelled(path), _HERE) for notice in found.notices)
+        return _Part(columns.rows(found), notices, found.broken)
+
+
+@contextmanager
+def _without_collection() -> Iterator[None]:
+    """A file's records are many objects without a cycle: looking for one doubles the time."""
+    was = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was:
+            gc.enable()
 
 
 def _frame(parts: list[pa.Table]) -> pd.DataFrame:
@@ -136,7 +178,7 @@ class _Index:
         self.folder = folder
         self._path = folder / "index.json"
         self._known: dict[str, list[Any]] = {}
-        self._changed = False
+        self.noted: dict[str, list[Any]] = {}
         with suppress(OSError, ValueError):
             known = json.loads(self._path.read_bytes())
             self._known = known if isinstance(known, dict) else {}
@@ -158,13 +200,21 @@ class _Index:
         return sha256(json.dumps([names, digests]).encode()).hexdigest()
 
     def note(self, path: Path, stamp: list[int], digest: str) -> None:
-        self._known[str(path.absolute())] = [*stamp, digest]
-        self._changed = True
+        self.take({str(path.absolute()): [*stamp, digest]})
+
+    def take(self, noted: dict[str, list[Any]]) -> None:
+        """What was noted, by this index or a copy of it in another process."""
+        self.noted |= noted
+        self._known |= noted
 
     def save(self) -> None:
-        if self._changed:
+        if self.noted:
             with suppress(OSError):
                 _write_atomically(self._path, json.dumps(self._known).encode())
+
+
+def _size(path: Path) -> int:
+    return next(iter(_stamp(path)), 0)
 
 
 def _stamp(path: Path) -> list[int]:
@@ -211,7 +261,8 @@ def _write_cached(folder: Path, digest: str, part: _Part) -> None:
     about = {"rows": part.rows.num_rows, "notices": part.notices, "broken": part.broken}
     rows = part.rows.replace_schema_metadata({_METADATA: json.dumps(about)})
     sink = pa.BufferOutputStream()
-    pq.write_table(rows, sink, compression="lz4", write_page_checksum=True)
+    # Nothing asks for a part of it, so statistics of its columns would help nobody.
+    pq.write_table(rows, sink, compression="lz4", write_page_checksum=True, write_statistics=False)
     with suppress(OSError):
         _write_atomically(_cached_path(folder, digest), sink.getvalue().to_pybytes())
 

@@ -14,6 +14,7 @@ import pytest
 from harness import schema_json, store
 from harness.errors import ResultsError, UsageError
 from harness.schema import Block, Epoch, Gate, Run, Samples
+from harness.schema_json import decode, encode
 from harness.store import SessionWriter, check_writable, read_file, results_files
 from tests.records import SESSION, failed_run, make_run, make_session, write_session
 
@@ -80,6 +81,20 @@ def test_a_file_is_named_by_time_and_commit_and_never_overwritten() -> None:
 def test_a_machine_name_cannot_leave_the_folder() -> None:
     environment = replace(make_session().environment, machine="../../a b")
     assert write_session(RESULTS, environment=environment).parent == Path("results/runs/a-b")
+
+
+@pytest.mark.parametrize(
+    "number", [1e-05, 1.25e-05, 9.9e-05, 0.0001, 1e-07, 1.5e-10, 1e15, 1e16, 1e22, 5e-324, -1e-05]
+)
+@pytest.mark.parametrize("text", ["", "0.00001 or 1e-7", "Größe \u2028 \x7f"])
+def test_the_fast_reading_of_a_line_is_the_exact_one(number: float, text: str) -> None:
+    line = encode(make_run(stages={"start": number}, log_tail=text))
+    assert decode(line) == schema_json._decoded(line)
+    assert decode(line).intact
+    # Where orjson writes what Python would not, the exact way is taken.
+    quick = schema_json._intact(line) is not None
+    assert quick == ("0.00001" not in text)
+    assert not decode(line.replace(b'"seed":42', b'"seed":43')).intact
 
 
 def test_every_line_is_strict_json_with_its_digest() -> None:

@@ -207,6 +207,21 @@ def test_many_files_are_cached_together(parsed: list[str], monkeypatch: pytest.M
     assert len(parsed) == 8
 
 
+def test_much_that_is_new_is_read_by_several_processes_alike(
+    parsed: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(table, "_MUCH", 1)
+    for n in range(2 * table._CHUNK + 1):
+        started = f"2026-11-22T00:{n // 60:02}:{n % 60:02}Z"
+        write_session(RESULTS, make_run(run=f"r{n}"), started_at=started)
+    (RESULTS / "runs" / "laptop" / "20261123T000000Z-bad.jsonl").touch()
+    first = load_table(RESULTS)
+    assert list(first.frame["run"]) == [f"r{n}" for n in range(2 * table._CHUNK + 1)]
+    assert (first.broken, len(first.notices)) == (1, 1)
+    assert same(load_table(RESULTS), first)
+    assert set(parsed) <= {"20261123T000000Z-bad.jsonl"}
+
+
 def test_one_unreadable_file_does_not_hide_the_others() -> None:
     write_session(RESULTS, make_run())
     empty = write_session(RESULTS)
