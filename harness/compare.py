@@ -31,9 +31,7 @@ PAIRS = 8
 TIMES = ("s", "examples/s")  # units of which "faster" and "slower" are said
 
 # What a backend says about itself, or what comes out of a run, is no setting of it.
-_OUTCOMES = frozenset(
-    {"loss_scale_final", "loss_scale_skipped_steps", "other_frameworks_loaded", "parameters"}
-)
+_OUTCOMES = frozenset({"other_frameworks_loaded", "parameters"})
 # What is set alike under every backend; the rest is a backend's own way, such as its kernels.
 _OF_EVERY_BACKEND = frozenset(
     {"matmul_precision", "dtype_policy", "variable_dtype", "input_pipeline", "input_workers"}

@@ -69,14 +69,19 @@ def measure_steady(
     *,
     clock: Clock = now,
     watch: Watch = watched,
+    warmed: Callable[[WarmUp], None] = lambda warmup: None,
 ) -> Steady:
-    """Warm up until the step time is steady by rule, then time blocks until they suffice."""
+    """Warm up until the step time is steady by rule, then time blocks until they suffice.
+
+    `warmed` is called between the two.
+    """
 
     def timed(steps: int) -> Block:
         return time_block(steps, step, synchronise, clock=clock, watch=watch)
 
     synchronise(step())
     warmup = warm_up(timed, protocol, clock=clock)
+    warmed(warmup)
     blocks, outcome = timed_blocks(timed, warmup.steps, protocol, clock=clock)
     return Steady(warmup, blocks, outcome)
 

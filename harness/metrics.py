@@ -74,6 +74,9 @@ METRICS = {
                "Wall seconds of training and evaluation, from the first touch of the training data "
                "until held-out quality is at the declared target or better; absent where there is "
                "no target or it was not reached."),
+        Metric("skipped_steps", "1", "lower", "count", "skipped steps",
+               "Optimiser steps of the epochs that dynamic loss scaling skipped because a gradient "
+               "was not finite; under mixed_float16 alone."),
         Metric("cost_per_epoch_usd", "USD", "lower", "usd", "cost/epoch",
                "epoch_time_s times the reference price's rate."),
         Metric("cost_per_million_examples_usd", "USD", "lower", "usd", "cost/10⁶ examples",
@@ -189,6 +192,8 @@ def _epoch_metrics(run: Run) -> dict[str, float]:
     if quality is not None:
         values["quality"] = quality
         values["quality_error"] = 1.0 - quality if run.higher_is_better else quality
+    if run.loss_scaling is not None and run.loss_scaling.train_skipped_steps is not None:
+        values["skipped_steps"] = float(run.loss_scaling.train_skipped_steps)
     reached = None if run.quality_target is None else time_to(run, run.quality_target)
     return values if reached is None else values | {"time_to_quality_s": reached}
 

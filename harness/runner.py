@@ -355,6 +355,7 @@ def _measured(blank: Run, cell: Cell, extras: Extras) -> Run:
             samples=report.samples,
             memory=report.memory,
             gate=report.gate,
+            loss_scaling=report.loss_scaling,
             data=report.data,
         )
     return replace(run, metrics=derive(run))

@@ -2,7 +2,8 @@
 
 Format history, newest first:
 7 (2026-11): options of the training loop (`Protocol.accumulate`, `Protocol.batch_memory_bytes`,
-    `Protocol.plateau_factor`, `Memory.tried_batches`, `Epoch.learning_rate_factor`).
+    `Protocol.plateau_factor`, `Memory.tried_batches`, `Epoch.learning_rate_factor`); the steps that
+    loss scaling skipped (`LossScaling`), which stood in `Run.numerics`.
 6 (2026-11): the accelerator of a run, watched (`Accelerator`).
 5 (2026-11): energy of the epochs (`Energy`); another number of epochs, an end by cost, and what
     ended a training (`Protocol.epochs`, `Protocol.stop_s_per_tenth`, `Samples.train_outcome`).
@@ -182,6 +183,22 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class LossScaling:
+    """Dynamic loss scaling: a step whose gradients are not all finite is skipped.
+
+    It changes no weight, and halves the scale. Counted are the skipped steps of the warm-up and of
+    the timed blocks after it, which begin with the initial scale, and those of all epochs, which
+    begin with it again; None for a part that was not run to its end. `final_scale` is the scale
+    after the last of these parts.
+    """
+
+    final_scale: float
+    warmup_skipped_steps: int | None = None
+    steady_skipped_steps: int | None = None
+    train_skipped_steps: int | None = None
+
+
+@dataclass(frozen=True)
 class Contention:
     """What else the machine did while the run lasted.
 
@@ -334,6 +351,7 @@ class Report:
     memory: Memory
     gate: Gate
     data: DataOrigin | None
+    loss_scaling: LossScaling | None = None
 
 
 @dataclass(frozen=True)
@@ -379,6 +397,7 @@ class Run:
     samples: Samples = field(default_factory=Samples)
     memory: Memory = field(default_factory=Memory)
     gate: Gate = field(default_factory=Gate)
+    loss_scaling: LossScaling | None = None
     contention: Contention = field(default_factory=Contention)
     energy: Energy | None = None
     accelerator: Accelerator | None = None

@@ -29,7 +29,7 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     3: lambda fields: _without_interval_rule(fields),
     4: lambda fields: fields,  # without energy, which is then absent
     5: lambda fields: fields,  # without a watched accelerator
-    6: lambda fields: fields,  # the loop as declared
+    6: lambda fields: _with_loss_scaling(fields),
 }
 """For each older schema version, what turns its line into one of the next version."""
 
@@ -40,6 +40,22 @@ def _without_interval_rule(fields: dict[str, Any]) -> dict[str, Any]:
     if not isinstance(protocol, dict):
         return fields  # validation says what is wrong
     return fields | {"protocol": {"interval_width": 0.0} | protocol}
+
+
+def _with_loss_scaling(fields: dict[str, Any]) -> dict[str, Any]:
+    """Before version 7 the numerics held the loss scale and the skipped steps of all epochs."""
+    numerics = fields.get("numerics")
+    if not isinstance(numerics, dict) or "loss_scale_final" not in numerics:
+        return fields
+    kept = {**numerics}
+    try:
+        found = {
+            "final_scale": float(kept.pop("loss_scale_final")),
+            "train_skipped_steps": int(kept.pop("loss_scale_skipped_steps")),
+        }
+    except (KeyError, TypeError, ValueError):
+        return fields  # not as Epochmark wrote it: it stays what it is, a text among the numerics
+    return fields | {"numerics": kept, "loss_scaling": found}
 
 
 @dataclass(frozen=True)

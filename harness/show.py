@@ -34,6 +34,7 @@ USUAL = (
     "peak_host_memory_bytes",
     "peak_device_memory_bytes",
     "quality",
+    "skipped_steps",
     "cost_per_epoch_usd",
 )
 """The metrics of the usual table; those that no row has are left out of any."""

@@ -25,11 +25,20 @@ from harness.batches import Batches, Rows
 from harness.cells import Cell
 from harness.clock import Stopwatch, now
 from harness.errors import EpochmarkError, WorkerError
-from harness.measure import Steady, measure_steady, time_block, warm_up
+from harness.measure import Steady, WarmUp, measure_steady, time_block, warm_up
 from harness.metrics import reaches
 from harness.probes import Watch, peak_resident_bytes, reset_peak, watched
 from harness.ranks import Ranks
-from harness.schema import Block, DataOrigin, Epoch, Gate, Memory, Protocol, Samples
+from harness.schema import (
+    Block,
+    DataOrigin,
+    Epoch,
+    Gate,
+    LossScaling,
+    Memory,
+    Protocol,
+    Samples,
+)
 from harness.workload import Array, Batch, Optimizer, Scale, Schedule, Workload
 
 RESIDENT_BATCHES = 4
@@ -110,6 +119,7 @@ class Measurement:
         self.samples = Samples()
         self.memory = Memory()
         self.gate = Gate()
+        self.loss_scaling: LossScaling | None = None
         self.numerics: dict[str, str] = {}
         self.origin: DataOrigin | None = None
         self.published: Mapping[str, Array] = {}
@@ -454,6 +464,7 @@ class Measurement:
         self.trainer.pull()
         weights.assign(weights.of(self.model), value)
         weights.restore(self.optimizer.variables, self.initial_optimizer)
+        self._applied = 0
         self._reset_metrics()
         self.trainer.push()
 
@@ -477,7 +488,15 @@ class Measurement:
 
     def _steady(self) -> None:
         self.enter("steady")
-        steady = measure_steady(*self._stepping(), self.job.protocol, watch=self._watch)
+
+        def warmed(warmup: WarmUp) -> None:
+            # A step before the first block is part of the warm-up.
+            self._note_skipped("warmup_skipped_steps", 1 + _steps(warmup.blocks))
+
+        steady = measure_steady(
+            *self._stepping(), self.job.protocol, watch=self._watch, warmed=warmed
+        )
+        self._note_skipped("steady_skipped_steps", _steps(steady.blocks))
         self._note(steady)
         self.samples = replace(self.samples, steady=steady.blocks)
         self._restore_initial_state()
@@ -621,7 +640,7 @@ class Measurement:
                 self._scale_learning_rate(self.job.protocol.plateau_factor)
                 self.trainer.push()
         self.samples = replace(self.samples, train_outcome=outcome)
-        self._note_loss_scale(sum(epoch.steps for epoch in self.samples.epochs))
+        self._note_skipped("train_skipped_steps", _steps(self.samples.epochs))
         self._check_quality()
 
     def _fit(self, batches: Batches) -> float:
@@ -688,7 +707,7 @@ class Measurement:
             epoch_steps=len(epoch) // parts,
         )
         self.samples = replace(self.samples, epochs=(done,), train_outcome=stopping.STEPS)
-        self._note_loss_scale(len(batches))
+        self._note_skipped("train_skipped_steps", len(batches))
 
     def _predict(self) -> NDArray[np.float32]:
         """Outputs for all held-out inputs, in batches of one size; the last one is padded."""
@@ -701,14 +720,20 @@ class Measurement:
             found.append(self.trainer.outputs(result)[: len(batch)])
         return np.concatenate(found)
 
-    def _note_loss_scale(self, steps: int) -> None:
-        if hasattr(self.optimizer, "dynamic_scale"):
-            self.trainer.pull()
-            scale, applied = weights.snapshot(
-                [self.optimizer.dynamic_scale, self.optimizer.inner_optimizer.iterations]
-            )
-            self.numerics["loss_scale_final"] = f"{float(scale):g}"
-            self.numerics["loss_scale_skipped_steps"] = str(steps - int(applied))
+    def _note_skipped(self, part: str, steps: int) -> None:
+        """Of the last `steps` steps, those that loss scaling skipped, as that part's.
+
+        It waits for the device, so it stands outside of timed blocks and epochs.
+        """
+        if not hasattr(self.optimizer, "dynamic_scale"):
+            return
+        self.trainer.pull()
+        read = weights.snapshot([self.optimizer.dynamic_scale, self.optimizer.iterations])
+        scale, applied = float(read[0]), int(read[1])
+        skipped = {part: steps - (applied - self._applied)}
+        self._applied = applied
+        noted = self.loss_scaling or LossScaling(scale)
+        self.loss_scaling = replace(noted, final_scale=scale, **skipped)
 
     def _check_quality(self) -> None:
         """The bounds are of the declared number of epochs, batch and learning rate."""
@@ -762,3 +787,7 @@ class Measurement:
             host_peak_bytes=peak,
             device_peak_bytes=self._framework.device_peak_bytes() if on_device else None,
         )
+
+
+def _steps(parts: Iterable[Block | Epoch]) -> int:
+    return sum(part.steps for part in parts)

@@ -94,6 +94,7 @@ FORMS: dict[str, Callable[[float], str]] = {
     "seconds": seconds,
     "rate": lambda value: f"{scaled(value)}/s",
     "percent": lambda value: f"{100 * value:.1f} %",
+    "count": lambda value: f"{value:,.0f}",
     "bytes": size,
     "usd": usd,
     "joules": lambda value: f"{scaled(value)}J",

@@ -103,6 +103,7 @@ def measure(job: Job, pipe: TextIO) -> Report:
         memory=measurement.memory,
         gate=measurement.gate,
         data=measurement.origin,
+        loss_scaling=measurement.loss_scaling,
     )
 
 

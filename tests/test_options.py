@@ -116,7 +116,7 @@ def test_a_replay_names_the_options() -> None:
 
 def test_the_table_of_runs_tells_the_options() -> None:
     found = [make_run(), make_run(run="r2", protocol=Protocol(accumulate=4))]
-    table = rows(ResultsFile(Path("a"), make_session(), tuple(found), (), frozenset(), 0))
+    table = rows(ResultsFile(Path("a"), make_session(), tuple(found), ({}, {}), (), frozenset(), 0))
     assert table.column("options").to_pylist() == ["", "--accumulate 4"]
 
 

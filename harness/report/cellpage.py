@@ -21,7 +21,7 @@ from harness.report.parts import (
     span_of,
     text_of,
 )
-from harness.schema import Block, Run
+from harness.schema import Block, LossScaling, Run
 from harness.show import quality_form
 from harness.units import ABSENT, digits, quality, seconds, size
 
@@ -248,6 +248,8 @@ def _details(run: Run) -> Iterator[Table]:
     yield facts(sorted(run.numerics.items()), id="numerics", caption="Numerics in effect")
     yield facts(_memory(run), id="memory", caption="Memory")
     yield facts(_gate(run), id="gate", caption="Equality gate")
+    if run.loss_scaling is not None:
+        yield facts(_loss_scaling(run.loss_scaling), id="scaling", caption="Loss scaling")
     yield facts(
         [
             ("suite", f"{run.suite_version}, commit {run.suite_commit}"),
@@ -274,6 +276,16 @@ def _memory(run: Run) -> list[tuple[str, object]]:
         "device, peak of the allocator": memory.device_peak_bytes,
     }
     return [(name, ABSENT if value is None else size(value)) for name, value in found.items()]
+
+
+def _loss_scaling(found: LossScaling) -> list[tuple[str, object]]:
+    counts = {
+        "steps skipped in the warm-up": found.warmup_skipped_steps,
+        "steps skipped in the timed blocks": found.steady_skipped_steps,
+        "steps skipped in the epochs": found.train_skipped_steps,
+    }
+    told = [(name, ABSENT if count is None else f"{count:,}") for name, count in counts.items()]
+    return [("scale at the end", f"{found.final_scale:,g}"), *told]
 
 
 def _gate(run: Run) -> list[tuple[str, object]]:
