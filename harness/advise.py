@@ -182,6 +182,7 @@ def _usable(runs: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
         "not ok (its status says why)": runs["status"] != "ok",
         "beside other work on the machine": runs["contended"],
         "on a throttled accelerator": runs["throttled"],
+        "on simulated devices": runs["simulated"],
         "changed by hand": runs["altered"],
         "without a price": runs["price_usd_per_hour"].isna(),
         "without a whole epoch and its quality": runs["cost_per_epoch_usd"].isna()

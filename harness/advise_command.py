@@ -221,7 +221,8 @@ def _caveats(found: Advice) -> list[str]:
 def unmeasured(found: Advice) -> tuple[list[str], int]:
     """Training cells of the workload and scale that run here and have no run; and how many run."""
     point = (found.wanted.workload, found.scale, "train")
-    cells = [c for c in all_cells(list(workloads())) if (c.workload, c.scale, c.phase) == point]
+    every = [c for c in all_cells(list(workloads())) if not c.on_request]
+    cells = [c for c in every if (c.workload, c.scale, c.phase) == point]
     possible = [cell.id for cell in cells if support(cell).runs]
     known = {one.candidate.cell for one in found.judged}
     return [cell for cell in possible if cell not in known], len(possible)

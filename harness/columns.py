@@ -12,7 +12,7 @@ from typing import Any
 import pyarrow as pa
 
 from harness import options
-from harness.cells import AXES
+from harness.cells import AXES, simulated
 from harness.metrics import METRICS, examples_per_epoch, own_cpu_share, step_times
 from harness.schema import Protocol, Run
 from harness.store import ResultsFile
@@ -97,6 +97,7 @@ FLAGS: dict[str, Callable[[Run], bool]] = {
     "higher_is_better": lambda run: run.higher_is_better,
     "contended": lambda run: run.contention.contended,
     "throttled": lambda run: run.accelerator is not None and run.accelerator.throttled,
+    "simulated": lambda run: simulated(run.cell.rpartition("/")[2]),
 }
 
 NUMBERS = (

@@ -19,7 +19,7 @@ from harness.errors import UsageError, unknown
 from harness.metrics import METRICS
 from harness.statistics import ALPHA, Difference
 
-UNRANKED = ("contended", "throttled", "altered")
+UNRANKED = ("contended", "throttled", "simulated", "altered")
 """Columns of marks: a row that has one counts on no side of a comparison."""
 
 CROSSABLE = ("backend", "precision", "api_style", "device")

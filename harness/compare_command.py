@@ -111,8 +111,8 @@ def _notes(found: Comparison) -> list[str]:
     if found.left_out:
         notes.append(
             f"{found.left_out} runs are left out, on both sides by one rule: not ok, beside other "
-            "work on the machine, on a throttled accelerator, changed by hand, or without "
-            f"{found.metric}."
+            "work on the machine, on a throttled accelerator, on simulated devices, changed by "
+            f"hand, or without {found.metric}."
         )
     for name, cells in (("baseline", found.only_baseline), ("contender", found.only_contender)):
         if cells:

@@ -37,7 +37,13 @@ METRICS = {
                "Median over undisturbed timed blocks of wall seconds per optimiser step, device "
                "synchronised, on batches already on the device."),
         Metric("throughput_examples_per_s", "examples/s", "higher", "rate", "throughput",
-               "Batch size divided by step_time_s."),
+               "Batch size divided by step_time_s; on several devices the batch is what they "
+               "share."),
+        Metric("scaling_efficiency", "1", "higher", "percent", "scaling",
+               "throughput_examples_per_s on N devices over N times that of the same cell on one, "
+               "with the same batch shared among them (strong scaling). Of two rows: `epochmark "
+               "show` has it where there is a row of one device. Devices simulated on a processor "
+               "share it, so that theirs tells nothing about hardware."),
         Metric("compile_time_s", "s", "lower", "seconds", "compile",
                "First step minus step_time_s: tracing, compilation, first allocation."),
         Metric("startup_time_s", "s", "lower", "seconds", "start-up",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import options, runner
-from harness.cells import Cell, parse_cell
+from harness.cells import Cell, parse_cell, simulated
 from harness.errors import UsageError
 from harness.peak import peaks_of
 from harness.plans import planned
@@ -170,7 +170,11 @@ def outcome(run: Run) -> str:
         if name in run.metrics
     ]
     throttled = run.accelerator is not None and run.accelerator.throttled
-    marks = {"contended": run.contention.contended, "throttled": throttled}
+    marks = {
+        "contended": run.contention.contended,
+        "throttled": throttled,
+        "simulated": simulated(run.cell.rpartition("/")[2]),
+    }
     marked = ", ".join(mark for mark, holds in marks.items() if holds)
     return f"ok, {', '.join(figures)}{f' ({marked})' if marked else ''}"
 

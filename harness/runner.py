@@ -282,12 +282,15 @@ def execute(session: Session, planned: Planned, extras: Extras) -> Run:
         higher_is_better=declared.higher_is_better,
         quality_target=scale.quality_target if scale else None,
         flops_per_example=_flops(scale, cell) if scale else None,
-        peak=_peak(cell, session, extras) if cell.device_count == 1 else None,
+        peak=_peak(session, cell, extras),
     )
     return _measured(blank, cell, extras) if possible.runs else blank
 
 
-def _peak(cell: Cell, session: Session, extras: Extras) -> Peak | None:
+def _peak(session: Session, cell: Cell, extras: Extras) -> Peak | None:
+    """Of the one device; those that share a batch have no peak that was measured or documented."""
+    if cell.device_count > 1:
+        return None
     return peak_for(
         extras.peaks,
         device=cell.device,

@@ -27,6 +27,7 @@ from harness.units import ABSENT, FORMS, formatted
 USUAL = (
     "step_time_s",
     "throughput_examples_per_s",
+    "scaling_efficiency",
     "epoch_time_s",
     "compile_time_s",
     "infer_latency_s",
@@ -217,7 +218,13 @@ def _status(row: pd.Series[Any], numbers: dict[str, int], *, replicated: bool) -
         parts.append(f"[{numbers[row['reason']]}]")
     if replicated:
         parts.append(f"n={row['n']}")
-    named = (("*", "contended"), ("^", "throttled"), ("~", "extrapolated"), ("!", "altered"))
+    named = (
+        ("*", "contended"),
+        ("^", "throttled"),
+        ("#", "simulated"),
+        ("~", "extrapolated"),
+        ("!", "altered"),
+    )
     marks = [mark for mark, name in named if row[name]]
     return " ".join(parts + marks)
 

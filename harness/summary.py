@@ -10,6 +10,7 @@ import pandas as pd
 from harness.cells import API_STYLES, AXES, BACKENDS, PHASES, PRECISIONS, SCALES
 from harness.columns import NUMBERS
 from harness.metrics import PRICED
+from harness.scaling import with_scaling
 from harness.units import digits
 
 POINT = ("machine", "cell", "batch_size")
@@ -46,10 +47,10 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
         found = [_interval(values) for _, values in groups[metric]]
         for place, name in enumerate(ends):
             rows[name] = [pair[place] for pair in found]
-    for mark in ("contended", "throttled", "altered", "extrapolated"):
+    for mark in ("contended", "throttled", "simulated", "altered", "extrapolated"):
         rows[mark] = groups[mark].any()
     rows.insert(0, "n", groups.size())
-    rows = rows.reset_index()
+    rows = with_scaling(rows.reset_index())
     ranks = [_rank(row) for _, row in rows.iterrows()]
     order = sorted(range(len(rows)), key=ranks.__getitem__)
     return rows.iloc[order].reset_index(drop=True)
@@ -104,6 +105,11 @@ def footnotes(rows: pd.DataFrame, *, shows_cost: bool) -> list[str]:
         notes.append(
             "^ The accelerator was slowed down by heat or by its supply of power; these rows are "
             "not ranked."
+        )
+    if rows["simulated"].any():
+        notes.append(
+            "# Several devices simulated on a processor that they share: whether it is right, not "
+            "how fast several would be; these rows are not ranked."
         )
     if rows["altered"].any():
         notes.append("! The row was changed after it was written.")

@@ -148,6 +148,7 @@ def marks(row: Row) -> tuple[str, ...]:
     words = {
         "contended": "other work ran beside it",
         "throttled": "on a throttled accelerator",
+        "simulated": "devices simulated on a processor",
         "extrapolated": "epoch extrapolated",
         "altered": "changed after it was written",
     }

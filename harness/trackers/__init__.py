@@ -14,7 +14,7 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Protocol
 
-from harness.cells import AXES
+from harness.cells import AXES, simulated
 from harness.cost import cost_usd
 from harness.errors import EpochmarkError, UsageError, unknown
 from harness.metrics import derive
@@ -157,6 +157,7 @@ def _tags(run: Run) -> dict[str, str]:
         "replay": run.replay,
         "quality_metric": run.quality_metric,
         "contended": str(run.contention.contended).lower(),
+        "simulated_devices": str(simulated(run.cell.rpartition("/")[2])).lower(),
     }
     price = asdict(run.price) if run.price else {}
     tags |= {f"price.{name}": str(value) for name, value in price.items()}
