@@ -3,7 +3,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: bench site test check bench-self calibration preflight readme clean
+.PHONY: bench site test check bench-self calibration preflight readme pictures clean
 .PHONY: night-lock night-fit night-run night-verdict night-issues night-publish
 
 .venv/installed: requirements/cpu.txt requirements/dev.txt pyproject.toml
@@ -81,6 +81,10 @@ preflight: .venv/installed
 readme: .venv/installed
 	$(BIN)/python -m harness.readme
 	$(BIN)/python -m harness.schema_json > results/schema.json
+
+# The README's pictures, by the report's own pages in Debian's chromium; look at them afterwards.
+pictures: .venv/installed
+	$(BIN)/python -m tests.pictures
 
 clean:
 	rm -rf .venv .asv .benchmarks .night build site *.egg-info

@@ -31,6 +31,9 @@ PLAIN = "plain fit"
 LONGER = 2
 """Times the declared epochs: so long a variant has to reach the quality."""
 
+PROTOCOL = Protocol(warmup_ceiling_blocks=4, min_blocks=3, steady_budget_s=0.5)
+"""Timed blocks only tell compilation from a step here; what counts is the training."""
+
 PARTS = 4
 BATCH_MEMORY_BYTES = 5 * 2**28
 PLATEAU = 0.3
@@ -107,7 +110,7 @@ def measure(
     session = runner.new_session(
         # Without cells there is nothing to resume: the header does not know each run's protocol.
         [], plan=PLAN, only=[cell.id for cell in cells], replicates=seeds, order_seed=1,
-        protocol=Protocol(),
+        protocol=PROTOCOL,
     )  # fmt: skip
 
     def runs() -> Iterator[Run]:

@@ -11,6 +11,7 @@ import pytest
 
 from harness import readme
 from harness.metrics import METRICS
+from tests.pictures import SHOWN
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -55,3 +56,13 @@ def test_ci_runs_every_command_of_the_readme(ci: ModuleType) -> None:
 
 def test_a_comment_behind_a_command_is_cut_off(ci: ModuleType) -> None:
     assert ci.commands("```sh\nmake bench  # twelve cells\n```\n") == ["make bench"]
+
+
+def test_every_picture_is_there_is_small_and_is_told_in_words() -> None:
+    """`make pictures` makes them; whether they are beautiful, a person looks."""
+    found = re.findall(r"!\[(.*?)\]\((.+?)\)", (ROOT / "README.md").read_text(encoding="utf-8"))
+    assert {path for _, path in found} == {f"docs/pictures/{name}.png" for name in SHOWN}
+    for words, path in found:
+        assert len(words.split()) > 5
+        assert (ROOT / path).read_bytes().startswith(b"\x89PNG")
+        assert (ROOT / path).stat().st_size < 150_000

@@ -316,6 +316,24 @@ def test_forecasts_are_found_by_words_and_a_link_keeps_them(browser: Browser, si
     assert shown.troubles == []
 
 
+def test_every_page_prints_in_light_colours_and_within_the_paper(
+    browser: Browser, site: Path
+) -> None:
+    """A4 without its margins; whoever prints may have a dark screen."""
+    one = visit(browser, site.as_uri(), scheme="dark")
+    for address in every(site):
+        one.open(address)
+        one.page.set_viewport_size({"width": 718, "height": 1000})
+        one.page.emulate_media(media="print", color_scheme="dark")
+        ground = one.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert ground == "rgb(255, 255, 255)", address
+        assert overflow(one.page) <= 0, address
+        controls = "nav:visible, .tools:visible, .controls:visible"
+        assert one.page.locator(controls).count() == 0, address
+        one.page.emulate_media(media="screen", color_scheme="dark")
+        assert one.page.locator("header nav:visible").count() == 1
+
+
 def test_asvs_own_pages_open_from_disk_and_ask_nobody(
     browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -338,4 +338,5 @@
   }
   addEventListener("hashchange", () => { readAddress(); show(); });
   dark.addEventListener("change", draw);
+  matchMedia("print").addEventListener("change", draw);
 })();
