@@ -1,0 +1,91 @@
+"""Several devices that share every batch, simulated on the processor: they train as one does."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import data
+from harness.cells import BACKENDS, Cell
+from harness.plans import PLANS, planned
+from harness.registry import workload
+from harness.schema import Protocol
+from harness.show import show
+from harness.summary import summary
+from harness.support import support
+from harness.table import load_table
+from tests.records import make_run, write_session
+from tests.workers import run
+
+CELL = Cell("lstm_eta", "smoke", "train", "jax", "float32", "functional", "cpu")
+SHORT = Protocol(min_blocks=3, steady_budget_s=0.1, train_steps=8)
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_two_devices_train_as_one(backend: str) -> None:
+    """The gate, which holds two against the reference of one; then the mean loss of eight steps."""
+    data.fetch(workload(CELL.workload), CELL.scale)
+    losses = []
+    for device in ("cpu", "cpu-x2"):
+        ended = run(replace(CELL, backend=backend, device=device), SHORT)
+        assert ended.report is not None, ended.log_tail
+        assert ended.status == "ok", ended.reason
+        assert ended.report.gate.outcome == "passed"
+        (epoch,) = ended.report.samples.epochs
+        assert (ended.report.batch_size, epoch.steps) == (256, 8)
+        losses.append(epoch.loss)
+        numerics = ended.report.numerics
+    assert (numerics["devices"], numerics["devices_simulated"]) == ("2", "True")
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"phase": "infer"}, "inference, which is measured on one device"),
+        ({"backend": "tensorflow", "api_style": "custom_loop"}, "a hand-written TensorFlow step"),
+        ({"backend": "tensorflow", "precision": "mixed_float16"}, "a loss scale, which Keras"),
+        ({"backend": "torch", "workload": "resnet50"}, "batch statistics, which Keras takes"),
+        ({"device": "tpu-x2", "backend": "torch"}, "TPU, reached through the jax backend only"),
+    ],
+)
+def test_what_ties_a_cell_to_one_device(changes: dict[str, str], said: str) -> None:
+    found = support(replace(CELL, **{"device": "cpu-x2", **changes}))
+    assert found.status == "unsupported"
+    assert found.reason.startswith(said)
+
+
+def test_more_gpus_than_there_are_is_unavailable() -> None:
+    found = support(replace(CELL, device="gpu-x2"))
+    assert found.status == "unavailable"
+
+
+@pytest.mark.parametrize("plan", PLANS)
+def test_no_plan_holds_several_devices(plan: str) -> None:
+    assert {cell.device_count for cell in planned(plan, [])} == {1}
+
+
+def test_scaling_is_the_throughput_beside_that_of_one() -> None:
+    """Ten steps in 0.11 s on one; in 0.055 s on two they would be twice as fast."""
+    one = make_run()
+    cell = replace(CELL, workload="recommender", device="cpu-x2")
+    half = [replace(block, seconds=block.seconds / 1.5) for block in one.samples.steady]
+    two = make_run(run="r0002", cell=cell.id, samples=replace(one.samples, steady=tuple(half)))
+    write_session(Path("results"), one, two)
+    frame = load_table(Path("results")).frame
+    rows = summary(frame).set_index("device")
+    assert rows["scaling_efficiency"]["cpu-x2"] == pytest.approx(0.75)
+    assert rows["scaling_efficiency"].isna()["cpu"]
+    assert list(rows["simulated"]) == [False, True]
+    text = show(frame, output="table")
+    assert "Several devices simulated on a processor that they share" in text
+
+
+def test_without_a_row_of_one_device_there_is_no_scaling() -> None:
+    cell = replace(CELL, workload="recommender", device="cpu-x2")
+    write_session(Path("results"), make_run(cell=cell.id))
+    rows = summary(load_table(Path("results")).frame)
+    assert rows["scaling_efficiency"].isna().all()
