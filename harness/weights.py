@@ -167,9 +167,10 @@ def _read(value: Any) -> Any:
 
 def updates(optimizer: Any) -> int:
     """How many updates the optimiser has made; gradients that are gathered for one are none."""
-    from keras import ops
-
-    return int(ops.convert_to_numpy(optimizer.iterations))
+    parts = getattr(optimizer, "gradient_accumulation_steps", None) or 1
+    # Keras counts the parts, and has no variable of the updates that they make.
+    counted = optimizer.iterations if parts == 1 else optimizer._iterations
+    return int(snapshot([counted])[0]) // parts
 
 
 def compact(values: Sequence[Array]) -> list[Array]:

@@ -26,7 +26,11 @@ def sessions(*rows: tuple[str, str, str, bool], machine: str = "m") -> pd.DataFr
     """A run per row: session (its start too), cell, status, contended."""
     frame = pd.DataFrame(rows, columns=["session", "cell", "status", "contended"])
     return frame.assign(
-        throttled=False, altered=False, machine=machine, started_at=frame["session"]
+        throttled=False,
+        simulated=False,
+        altered=False,
+        machine=machine,
+        started_at=frame["session"],
     )
 
 

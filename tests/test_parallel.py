@@ -68,14 +68,14 @@ def test_no_plan_holds_several_devices(plan: str) -> None:
     assert {cell.device_count for cell in planned(plan, [])} == {1}
 
 
-def test_scaling_is_the_throughput_beside_that_of_one() -> None:
+def test_scaling_is_the_throughput_beside_that_of_one(tmp_path: Path) -> None:
     """Ten steps in 0.11 s on one; in 0.055 s on two they would be twice as fast."""
     one = make_run()
     cell = replace(CELL, workload="recommender", device="cpu-x2")
     half = [replace(block, seconds=block.seconds / 1.5) for block in one.samples.steady]
     two = make_run(run="r0002", cell=cell.id, samples=replace(one.samples, steady=tuple(half)))
-    write_session(Path("results"), one, two)
-    frame = load_table(Path("results")).frame
+    write_session(tmp_path, one, two)
+    frame = load_table(tmp_path).frame
     rows = summary(frame).set_index("device")
     assert rows["scaling_efficiency"]["cpu-x2"] == pytest.approx(0.75)
     assert rows["scaling_efficiency"].isna()["cpu"]
@@ -84,8 +84,8 @@ def test_scaling_is_the_throughput_beside_that_of_one() -> None:
     assert "Several devices simulated on a processor that they share" in text
 
 
-def test_without_a_row_of_one_device_there_is_no_scaling() -> None:
+def test_without_a_row_of_one_device_there_is_no_scaling(tmp_path: Path) -> None:
     cell = replace(CELL, workload="recommender", device="cpu-x2")
-    write_session(Path("results"), make_run(cell=cell.id))
-    rows = summary(load_table(Path("results")).frame)
+    write_session(tmp_path, make_run(cell=cell.id))
+    rows = summary(load_table(tmp_path).frame)
     assert rows["scaling_efficiency"].isna().all()

@@ -122,11 +122,11 @@ def test_damage_in_the_middle_is_named_and_skipped(damage: bytes) -> None:
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_file_from_a_later_version_is_refused(number: int) -> None:
     path = write_session(RESULTS, make_run())
-    change(path, number, schema_version=9)
+    change(path, number, schema_version=10)
     with pytest.raises(NewerSchemaError) as caught:
         read_file(path)
     assert str(caught.value) == (
-        f"{NAME} was written by a later Epochmark (schema 9; this one reads up to 6). "
+        f"{NAME} was written by a later Epochmark (schema 10; this one reads up to 7). "
         "Upgrade Epochmark to read it."
     )
     assert caught.value.exit_status == 2
@@ -134,8 +134,8 @@ def test_a_file_from_a_later_version_is_refused(number: int) -> None:
 
 def test_older_lines_are_upgraded_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_session(RESULTS, make_run())
-    monkeypatch.setattr(schema_json, "SCHEMA_VERSION", 8)
-    steps = {6: {"replay": "one"}, 7: {"log_tail": "two"}}
+    monkeypatch.setattr(schema_json, "SCHEMA_VERSION", 9)
+    steps = {7: {"replay": "one"}, 8: {"log_tail": "two"}}
     for version, fields in steps.items():
         upgrade = lambda found, extra=fields: found | (extra if found["kind"] == "run" else {})  # noqa: E731
         monkeypatch.setitem(schema_json.UPGRADES, version, upgrade)

@@ -47,6 +47,7 @@ def nights(
         "status": "ok",
         "contended": False,
         "throttled": False,
+        "simulated": False,
         "altered": False,
         METRIC: values,
         **dict.fromkeys(CAUSES, "same"),
