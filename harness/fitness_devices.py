@@ -91,13 +91,19 @@ def cuda_runtimes() -> dict[str, str]:
 
     Into this environment, or into one that was made for cells, whose name then stands before.
     """
-    here = {name: installed(name) for name in CUDA_RUNTIMES}
+    here = {name: installed(name) for name in CUDA_RUNTIMES if not _of_the_compiler(name)}
     found = {name: version for name, version in here.items() if version is not None}
     for environment in filter(lambda one: one.made, venvs.every()):
         versions = venvs.contents(environment)
         brought = [name for name in CUDA_RUNTIMES if name in versions]
         found |= {f"{environment.name}: {name}": versions[name] for name in brought}
     return found
+
+
+def _of_the_compiler(runtime: str) -> bool:
+    """Whether it came with what `preflight` compiles with, and no backend is built for it."""
+    alone = installed("nvidia-cuda-nvcc") is not None and installed("nvidia-cudnn-cu13") is None
+    return runtime == "nvidia-cuda-runtime" and alone
 
 
 def _cuda_build(runtimes: Mapping[str, str]) -> Check:

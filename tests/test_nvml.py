@@ -358,10 +358,13 @@ def test_a_record_is_marked(machine: Machine, start: Callable[..., Child], tmp_p
 
 
 def cuda(site: Path, version: str, name: str = "nvidia_cuda_runtime") -> dict[str, str]:
-    """The environment of a child that has this CUDA runtime installed."""
-    folder = site / f"{name}-{version}.dist-info"
-    folder.mkdir(parents=True)
-    (folder / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
+    """The environment of a child that has this CUDA runtime installed, and a cuDNN for it."""
+    cudnn = "nvidia_cudnn_cu12" if name.endswith("cu12") else "nvidia_cudnn_cu13"
+    for package, at in ((name, version), (cudnn, "9.10.0")):
+        folder = site / f"{package}-{at}.dist-info"
+        folder.mkdir(parents=True)
+        text = f"Metadata-Version: 2.1\nName: {package}\nVersion: {at}\n"
+        (folder / "METADATA").write_text(text)
     return {"PYTHONPATH": os.pathsep.join([str(site), str(HERE.parent)])}
 
 
