@@ -21,6 +21,7 @@ from harness.probes import CpuReading
 from harness.schema import Block, Report, Run, Samples
 from harness.stages import Job
 from harness.units import formatted
+from tests.benchmarks.calibration import GROUP, alarmed
 from tests.records import ENVIRONMENT, make_run, write_session
 
 FLOOR = Floor("2026-11-23", "abc", (1.0, 1.01, 0.99, 1.02), (0.1, 0.11, 0.1, 0.09))
@@ -28,6 +29,15 @@ FLOOR = Floor("2026-11-23", "abc", (1.0, 1.01, 0.99, 1.02), (0.1, 0.11, 0.1, 0.0
 
 def blocks(*seconds: float, marked: int = 0) -> tuple[Block, ...]:
     return tuple(Block(10, time, disturbed=place < marked) for place, time in enumerate(seconds))
+
+
+# The calibration
+
+
+def test_a_real_comparison_has_enough_pairs_to_be_decided() -> None:
+    pairs = [0.05, 0.0501, 0.0499, 0.05, 0.0502, 0.0498, 0.05, 0.0501]
+    assert alarmed(pairs[:GROUP])
+    assert not alarmed(pairs[: GROUP - 1])
 
 
 # The floor

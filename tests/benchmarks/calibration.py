@@ -11,7 +11,7 @@ import json
 import math
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,8 +33,11 @@ RESULTS = Path(__file__).parents[2] / "results"
 RESAMPLED = 10_000
 MOST_PAIRS = 12
 TRIES = 5
-GROUP = 4
+GROUP = 5
 """Real pairs that make one real comparison: the fewest after which one can be decided."""
+
+CLOSE = 0.2
+"""The planted slowdown is sought until it is within this share of the one that is wanted."""
 
 PROCESSES = 8
 """Processes of each side of a resampled `compare`."""
@@ -81,12 +84,22 @@ def differ(one: Sequence[float], other: Sequence[float]) -> bool:
     return not low <= 1.0 <= high
 
 
-def planted(cell: Cell, share: float, attempts: int, budget_s: float) -> dict[str, Any]:
-    """So many searches for a slowdown of that share, made by real work in the contender's step."""
+def planted(cell: Cell, share: float, attempts: int, budget_s: float) -> Iterator[dict[str, Any]]:
+    """So many searches for a slowdown of that share, made by real work in the contender's step.
+
+    What is known so far is yielded after every search.
+    """
     with tempfile.TemporaryDirectory() as folder:
         products = work(cell, Path(folder), share)
         contender = slowed(Path(folder), cell.workload, products)
-        found = [search(cell, contender, number, budget_s) for number in range(attempts)]
+        found: list[Outcome] = []
+        for number in range(attempts):
+            found.append(search(cell, contender, number, budget_s))
+            yield told(cell, share, budget_s, found)
+
+
+def told(cell: Cell, share: float, budget_s: float, found: Sequence[Outcome]) -> dict[str, Any]:
+    """The searches of a cell in a record: what was planted is the mean of all of their pairs."""
     logs = [log for outcome in found for log in outcome.logs]
     return {
         "cell": cell.id,
@@ -95,7 +108,7 @@ def planted(cell: Cell, share: float, attempts: int, budget_s: float) -> dict[st
         "aimed_at": share,
         "planted": math.expm1(float(np.mean(logs))),
         "planted_error": float(np.std(logs, ddof=1)) / math.sqrt(len(logs)),
-        "attempts": attempts,
+        "attempts": len(found),
         "found": sum(outcome.verdict(ALPHA) == "slower" for outcome in found),
         "budget_s": budget_s,
         "longest_s": max(outcome.seconds for outcome in found),
@@ -107,20 +120,29 @@ def planted(cell: Cell, share: float, attempts: int, budget_s: float) -> dict[st
 def work(cell: Cell, folder: Path, share: float) -> int:
     """How many products make the step slower by that share.
 
-    First from what many more of them do, then again from what so many do: a product among few can
+    First from what many more of them do, then from what so many do, since a product among few can
     take longer than one among many.
     """
     many = 64
     while (excess := slowdown(cell, folder, many)) <= 0.25 and many <= 4096:
         many *= 4
-    few = max(1, round(many * share / excess))
-    return max(1, round(few * share / max(slowdown(cell, folder, few), share / 2)))
+    products = max(1, round(many * share / excess))
+    for _ in range(TRIES):
+        found = slowdown(cell, folder, products)
+        if abs(found / share - 1) <= CLOSE:
+            break
+        # One estimate is noisy: no correction goes further than half or double.
+        factor = min(2.0, share / found) if found > 0 else 2.0
+        products = max(1, round(products * max(0.5, factor)))
+    return products
 
 
 def slowdown(cell: Cell, folder: Path, products: int) -> float:
-    """What so many products add to the step, as a share, by two pairs."""
+    """What so many products add to the step, as a share, by three pairs."""
     contender = slowed(folder, cell.workload, products)
-    return math.exp(float(np.mean([measured(cell, contender, n) for n in range(2)]))) - 1
+    found = math.expm1(float(np.mean([measured(cell, contender, n) for n in range(3)])))
+    print(f"{cell.id}: {products} products add {found:.1%}", flush=True)
+    return found
 
 
 def measured(cell: Cell, contender: Installation, number: int) -> float:
@@ -172,7 +194,8 @@ def main() -> None:
     else:
         text, attempts, percent, budget = arguments
         cell = parse_cell(text, list(workloads()))
-        record(what, planted(cell, float(percent) / 100, int(attempts), float(budget)))
+        for part in planted(cell, float(percent) / 100, int(attempts), float(budget)):
+            record(what, part)
 
 
 if __name__ == "__main__":
