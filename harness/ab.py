@@ -176,7 +176,7 @@ def measure_pair(
     """One worker of each side, with one seed; who goes first alternates from turn to turn."""
     job = Job(cell, BASE_SEED + number, protocol, turns=True)
     with ExitStack() as stack:
-        watch = stack.enter_context(accelerators.watched(cell.device_kind))
+        watches = stack.enter_context(accelerators.watched(cell.device))
         workers = {
             name: stack.enter_context(Worker(job, side))
             for name, side in (("baseline", baseline), ("contender", contender))
@@ -196,8 +196,8 @@ def measure_pair(
     one, other = (end.report for end in ended.values())
     assert one is not None
     assert other is not None
-    seen = watch.accelerator()
-    hampered = seen is not None and (seen.throttled or bool(seen.other_processes))
+    seen = accelerators.seen(watches)
+    hampered = accelerators.throttled(seen) or accelerators.shared(seen)
     return Pair(tuple(found["baseline"]), tuple(found["contender"]), (one, other), hampered)
 
 

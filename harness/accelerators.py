@@ -18,6 +18,7 @@ from typing import TypeVar
 import psutil
 
 from harness import nvml
+from harness.cells import device_count, device_kind
 from harness.sampling import Periodic
 from harness.schema import Accelerator, Device, DeviceReading
 
@@ -35,18 +36,33 @@ class Probe:
 
 
 @contextmanager
-def watched(device: str, hz: float = SAMPLING_HZ) -> Iterator[Watch]:
-    """A watch over the accelerator that a cell on `device` uses.
+def watched(device: str, hz: float = SAMPLING_HZ) -> Iterator[tuple[Watch, ...]]:
+    """A watch over each accelerator that a cell on `device` uses.
 
-    Over nothing on a `cpu`, or where no driver answers.
+    None on a `cpu`, or where no driver answers.
     """
     with ExitStack() as stack:
-        probe = None
-        if device == "gpu":
+        probes: list[Probe] = []
+        if device_kind(device) == "gpu":
             with suppress(OSError):
                 stack.enter_context(nvml.opened())
-                probe = _nvidia(nvml.used())
-        yield stack.enter_context(Watch(probe, hz))
+                probes = [_nvidia(number) for number in nvml.used(device_count(device))]
+        yield tuple(stack.enter_context(Watch(probe, hz)) for probe in probes)
+
+
+def seen(watches: Sequence[Watch]) -> tuple[Accelerator, ...]:
+    """What the watches saw, device by device."""
+    return tuple(watch.accelerator() for watch in watches)
+
+
+def throttled(found: Sequence[Accelerator]) -> bool:
+    """Whether any of a run's devices was slowed down."""
+    return any(one.throttled for one in found)
+
+
+def shared(found: Sequence[Accelerator]) -> bool:
+    """Whether others computed on any of a run's devices."""
+    return any(bool(one.other_processes) for one in found)
 
 
 def _nvidia(number: int) -> Probe:
@@ -75,7 +91,7 @@ class Own:
 class Watch:
     """Reads a probe when its context is entered and left, and `hz` times a second in between."""
 
-    def __init__(self, probe: Probe | None, hz: float = SAMPLING_HZ) -> None:
+    def __init__(self, probe: Probe, hz: float = SAMPLING_HZ) -> None:
         self._probe = probe
         self._hz = hz
         self._sampling = Periodic(self._sample, hz)
@@ -85,15 +101,13 @@ class Watch:
         self._failure = ""
 
     def __enter__(self) -> Watch:
-        if self._probe is not None:
-            self._before = self._read()
-            self._sampling.start()
+        self._before = self._read()
+        self._sampling.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._probe is not None:
-            self._sampling.stop()
-            self._after = self._read()
+        self._sampling.stop()
+        self._after = self._read()
 
     @property
     def samples(self) -> int:
@@ -112,7 +126,7 @@ class Watch:
 
     def _read(self) -> DeviceReading | None:
         """None from the first failure on: a device that was lost does not come back to a run."""
-        if self._probe is None or self._failure:
+        if self._failure:
             return None
         try:
             return self._probe.read()
@@ -120,10 +134,8 @@ class Watch:
             self._failure = str(error)
             return None
 
-    def accelerator(self) -> Accelerator | None:
-        """What was seen; None where nothing was watched."""
-        if self._probe is None:
-            return None
+    def accelerator(self) -> Accelerator:
+        """What was seen."""
         ends = [reading for reading in (self._before, self._after) if reading is not None]
         every = [*ends, *self._between]
         reasons = _seen(every)

@@ -96,7 +96,7 @@ INTEGERS: dict[str, Callable[[Run], int]] = {
 FLAGS: dict[str, Callable[[Run], bool]] = {
     "higher_is_better": lambda run: run.higher_is_better,
     "contended": lambda run: run.contention.contended,
-    "throttled": lambda run: run.accelerator is not None and run.accelerator.throttled,
+    "throttled": lambda run: any(one.throttled for one in run.accelerators),
     "simulated": lambda run: simulated(run.cell.rpartition("/")[2]),
 }
 

@@ -55,7 +55,8 @@ def _gpu() -> Examined:
     if absent is None:
         try:
             with nvml.opened():
-                return _nvidia(nvml.used(), runtimes)
+                (number,) = nvml.used()
+                return _nvidia(number, runtimes)
         except OSError as error:
             absent = nvml.failing(error)
     return Examined("gpu", (_missing("GPU", absent), _cuda_build(runtimes)))

@@ -139,18 +139,22 @@ def failing(error: OSError) -> Absence:
     return Absence(f"a GPU that fails ({error})", "see what nvidia-smi and the kernel's log say")
 
 
-def used() -> int:
-    """The device that a run uses: the first of those that CUDA_VISIBLE_DEVICES leaves.
+def used(count: int = 1) -> tuple[int, ...]:
+    """The devices that a run uses: the first of those that CUDA_VISIBLE_DEVICES leaves.
 
-    Raises OSError where it leaves none.
+    Raises OSError where one of them is none.
     """
     chosen = os.environ.get(_VISIBLE)
-    first = "0" if chosen is None else chosen.split(",")[0].strip()
+    names = map(str, range(count)) if chosen is None else chosen.split(",")[:count]
+    return tuple(_number(name.strip()) for name in names)
+
+
+def _number(name: str) -> int:
+    """Of a device as CUDA_VISIBLE_DEVICES names it; OSError where there is none."""
     for number in range(len(cuda_devices())):
-        named = first.startswith("GPU-") and _uuid(number).startswith(first)
-        if named or first == str(number):
+        if name == str(number) or (name.startswith("GPU-") and _uuid(number).startswith(name)):
             return number
-    raise OSError(f"no CUDA device {first!r}")
+    raise OSError(f"no CUDA device {name!r}")
 
 
 def visible() -> int:

@@ -187,7 +187,7 @@ def _parsed(path: Path, content: bytes, machine: str) -> Measured:
     # The tuple is there to hand the configuration down: a dataclass inside inherits it.
     adapter: TypeAdapter[tuple[Measured]] = TypeAdapter(tuple[Measured], config=config)
     try:
-        measured = adapter.validate_json(f"[{decode(content).canonical}]")[0]
+        measured = adapter.validate_json(b"[%b]" % decode(content).text)[0]
     except ValidationError as error:
         raise _unreadable(path, _first_problem(error.errors(include_url=False)[0])) from error
     except ValueError as error:

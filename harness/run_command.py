@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import options, runner
+from harness import accelerators, options, runner
 from harness.cells import Cell, parse_cell, simulated
 from harness.errors import UsageError
 from harness.peak import peaks_of
@@ -169,10 +169,9 @@ def outcome(run: Run) -> str:
         for name in names
         if name in run.metrics
     ]
-    throttled = run.accelerator is not None and run.accelerator.throttled
     marks = {
         "contended": run.contention.contended,
-        "throttled": throttled,
+        "throttled": accelerators.throttled(run.accelerators),
         "simulated": simulated(run.cell.rpartition("/")[2]),
     }
     marked = ", ".join(mark for mark, holds in marks.items() if holds)

@@ -326,15 +326,14 @@ def _measured(blank: Run, cell: Cell, extras: Extras) -> Run:
         weights=str(extras.weights.absolute()) if extras.weights else "",
     )
     with (
-        accelerators.watched(cell.device_kind) as watch,
+        accelerators.watched(cell.device) as watches,
         energy.Sampler(energy.counters(cell.device_kind)) as sampler,
     ):
         ended = child.run_worker(job, on_mark=sampler.mark)
     samples = ended.report.samples if ended.report else Samples()
     contention = probes.contention(before, probes.CpuReading.take(), ended.cpu_s)
-    accelerator = watch.accelerator()
-    shared = accelerator is not None and bool(accelerator.other_processes)
-    if shared or mostly_disturbed(samples.steady or samples.infer):
+    seen = accelerators.seen(watches)
+    if accelerators.shared(seen) or mostly_disturbed(samples.steady or samples.infer):
         contention = replace(contention, contended=True)
     run = replace(
         blank,
@@ -343,7 +342,7 @@ def _measured(blank: Run, cell: Cell, extras: Extras) -> Run:
         log_tail=ended.log_tail,
         contention=contention,
         energy=sampler.energy(),
-        accelerator=accelerator,
+        accelerators=seen,
         price=extras.price,
     )
     report = ended.report

@@ -1,6 +1,7 @@
 """The record of a run: one frozen dataclass tree, which is the schema of every results file.
 
 Format history, newest first:
+8 (2026-11): every accelerator of a run is watched (`Run.accelerators`), no more the first alone.
 7 (2026-11): options of the training loop (`Protocol.accumulate`, `Protocol.batch_memory_bytes`,
     `Protocol.plateau_factor`, `Memory.tried_batches`, `Epoch.learning_rate_factor`); the steps that
     loss scaling skipped (`LossScaling`), which stood in `Run.numerics`.
@@ -23,7 +24,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-SCHEMA_VERSION = 7
+SCHEMA_VERSION = 8
 
 STATUSES = (
     "ok",
@@ -204,7 +205,7 @@ class Contention:
 
     `others_cpu_share` is the share of all CPU time that other processes used, steal included;
     `contended` says that it was above the limit under which rows are ranked, that too few timed
-    blocks were undisturbed, or that others computed on the run's accelerator.
+    blocks were undisturbed, or that others computed on an accelerator of the run.
     """
 
     load_1m_before: float | None = None
@@ -272,7 +273,7 @@ class DeviceReading:
 
 @dataclass(frozen=True)
 class Accelerator:
-    """The accelerator of a run, read outside the measured process; None for what is not told.
+    """An accelerator of a run, read outside the measured process; None for what is not told.
 
     Read before the worker started, after it ended, and `sampling_hz` times a second in between
     (`samples` of these). Means and the lowest clock are of the samples, all else of the two ends
@@ -400,7 +401,7 @@ class Run:
     loss_scaling: LossScaling | None = None
     contention: Contention = field(default_factory=Contention)
     energy: Energy | None = None
-    accelerator: Accelerator | None = None
+    accelerators: tuple[Accelerator, ...] = ()
     data: DataOrigin | None = None
     quality_metric: str = ""
     higher_is_better: bool = True

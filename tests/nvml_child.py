@@ -1,6 +1,7 @@
 """Watches a GPU in a process of its own, which has the stand-in for NVML in place of a driver.
 
-Every line of standard input is an order, and has one line of JSON as its answer.
+Every line of standard input is an order, and has one line of JSON as its answer. Watched is what
+a cell on the device of the first argument uses, without one a GPU.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from harness import accelerators, child, energy, fitness_devices, nvml, runner
-from harness.cells import parse_cell
+from harness.cells import device_count, parse_cell
 from harness.clock import now, pause
 from harness.energy import Sampler
 from harness.registry import workloads
@@ -28,26 +29,29 @@ PATIENCE_S = 30.0
 
 def main() -> None:
     """Obey until the end of the orders."""
-    watch, sampler = accelerators.Watch(None), Sampler([])
+    device = sys.argv[1] if len(sys.argv) > 1 else "gpu"
+    watches: tuple[accelerators.Watch, ...] = ()
+    sampler = Sampler([])
     with ExitStack() as stack:
         for line in sys.stdin:
             order = line.strip()
             answer: Any = None
             if order == "watch":
-                watch = stack.enter_context(accelerators.watched("gpu", HZ))
+                watches = stack.enter_context(accelerators.watched(device, HZ))
                 sampler = stack.enter_context(Sampler(energy.devices(), HZ))
             elif order == "samples":
-                answer = more_samples(watch)
+                answer = min(map(more_samples, watches), default=0)
             elif order in (BEGIN, END):
                 sampler.mark(order)
             elif order == "stop":
                 stack.close()
-                found, joules = watch.accelerator(), sampler.energy()
-                answer = [found and asdict(found), joules and asdict(joules)]
+                joules = sampler.energy()
+                found = [asdict(one) for one in accelerators.seen(watches)]
+                answer = [found, joules and asdict(joules)]
             elif order == "processes":
                 answer = nvml.processes()
             elif order == "used":
-                answer = nvml.used()
+                answer = nvml.used(device_count(device))
             elif order == "doctor":
                 examined = fitness_devices.examine("gpu")
                 answer = {"status": examined.status, **asdict(examined)}

@@ -2,6 +2,7 @@
 
    The file is read at every call, so that a test can change it meanwhile. Its lines:
      NAME VALUE           an answer, such as `power_mw 650000`
+     NAME@DEVICE VALUE    the same of one device, for `reasons`
      process PID BYTES    a process that computes; may stand there several times
      error FUNCTION CODE  that function fails, with an nvmlReturn_t
    Whatever is not in the file is NOT_SUPPORTED. Signatures and structures are those of nvml.h. */
@@ -172,14 +173,19 @@ nvmlReturn_t nvmlDeviceGetClockInfo(nvmlDevice_t device, unsigned int clock, uns
   return small(__func__, clock == 1 ? "sm_clock_mhz" : "memory_clock_mhz", to);
 }
 
+static nvmlReturn_t reasons(const char *function, nvmlDevice_t device, u64 *to) {
+  char name[24];
+  snprintf(name, sizeof name, "reasons@%d", (int)(size_t)device - 1);
+  nvmlReturn_t code = value(function, name, to);
+  return code == NOT_SUPPORTED ? value(function, "reasons", to) : code;
+}
+
 nvmlReturn_t nvmlDeviceGetCurrentClocksEventReasons(nvmlDevice_t device, u64 *to) {
-  (void)device;
-  return value(__func__, "reasons", to);
+  return reasons(__func__, device, to);
 }
 
 nvmlReturn_t nvmlDeviceGetCurrentClocksThrottleReasons(nvmlDevice_t device, u64 *to) {
-  (void)device;
-  return value(__func__, "reasons", to);
+  return reasons(__func__, device, to);
 }
 
 nvmlReturn_t nvmlDeviceGetMigMode(nvmlDevice_t device, unsigned int *now, unsigned int *pending) {

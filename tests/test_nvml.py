@@ -12,7 +12,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
@@ -48,6 +48,7 @@ QUIET = {
     "mig": 0,
     "persistence": 1,
 }
+THREE: dict[str, Any] = {"count": 3, "uuid1": "GPU-77", "uuid2": "GPU-99"}
 GPU_IS_LOST, NO_PERMISSION, NOT_SUPPORTED, DRIVER_NOT_LOADED = 15, 4, 3, 9
 
 
@@ -114,9 +115,9 @@ class Machine:
 class Child:
     """`tests.nvml_child`, which obeys orders."""
 
-    def __init__(self, machine: Machine, **more: str) -> None:
+    def __init__(self, machine: Machine, *device: str, **more: str) -> None:
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "tests.nvml_child"],
+            [sys.executable, "-m", "tests.nvml_child", *device],
             env=machine.environment(**more),
             cwd=HERE.parent,
             stdin=subprocess.PIPE,
@@ -131,8 +132,12 @@ class Child:
         self.process.stdin.flush()
         return json.loads(self.process.stdout.readline())
 
+    def accelerators(self) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.obey("stop")[0]
+        return found
+
     def accelerator(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.obey("stop")[0]
+        (found,) = self.accelerators()
         return found
 
     def end(self) -> None:
@@ -150,8 +155,8 @@ def machine(library: Path, tmp_path: Path) -> Machine:
 def start(machine: Machine) -> Iterator[Callable[..., Child]]:
     children: list[Child] = []
 
-    def started(**more: str) -> Child:
-        children.append(Child(machine, **more))
+    def started(*device: str, **more: str) -> Child:
+        children.append(Child(machine, *device, **more))
         return children[-1]
 
     yield started
@@ -300,7 +305,7 @@ def test_a_device_that_is_lost_ends_the_reading_and_nothing_else(
     child.obey("samples")
     child.obey("end")
     machine.says()  # it does not come back to a run
-    found, energy = child.obey("stop")
+    (found,), energy = child.obey("stop")
     assert found["failure"] == "CUDA device 0: GPU is lost"
     assert found["samples"] >= 2
     assert found["before"]["power_w"] == 70.0
@@ -320,7 +325,7 @@ def test_energy_is_counted_or_integrated_where_the_driver_has_no_counter(
         machine.says(without=without, energy_mj=1_250_000)
         child.obey("samples")
         child.obey("end")
-        found, joules = child.obey("stop")
+        (found,), joules = child.obey("stop")
         assert joules["method"] == method
         assert found["before"]["energy_j"] == (1000.0 if energy else None)
         (epoch,) = joules["epochs_j"]
@@ -332,7 +337,22 @@ def test_a_run_uses_the_first_device_that_cuda_may_see(
 ) -> None:
     machine.says(count=2, uuid1="GPU-77")
     for visible, number in (("1,0", 1), ("GPU-77", 1), ("GPU-8f", 0)):
-        assert start(CUDA_VISIBLE_DEVICES=visible).obey("used") == number
+        assert start(CUDA_VISIBLE_DEVICES=visible).obey("used") == [number]
+    assert start("gpu-x2", CUDA_VISIBLE_DEVICES="1, 0").obey("used") == [1, 0]
+    assert start("gpu-x2").obey("used") == [0, 1]
+
+
+def test_every_device_of_a_run_is_watched(machine: Machine, start: Callable[..., Child]) -> None:
+    """Of three, the run has two; the second one of these gets hot."""
+    machine.says(**THREE)
+    child = start("gpu-x2")
+    child.obey("watch")
+    machine.says(**(THREE | {"reasons@1": 0x20, "reasons@2": 0x20}))
+    child.obey("samples")
+    machine.says(**THREE)
+    first, second = child.accelerators()
+    assert (first["throttled"], second["throttled"]) == (False, True)
+    assert first["device"]["uuid_digest"] != second["device"]["uuid_digest"]
 
 
 def test_a_record_is_marked(machine: Machine, start: Callable[..., Child], tmp_path: Path) -> None:
@@ -345,12 +365,12 @@ def test_a_record_is_marked(machine: Machine, start: Callable[..., Child], tmp_p
     found = read_file(path)
     (run,) = found.runs
     assert found.notices == ()
-    assert run.accelerator is not None
-    assert run.accelerator.throttled
-    assert run.accelerator.throttle_reasons == ("hw_slowdown",)
-    assert run.accelerator.other_processes == 1
+    (seen,) = run.accelerators
+    assert seen.throttled
+    assert seen.throttle_reasons == ("hw_slowdown",)
+    assert seen.other_processes == 1
     assert run.contention.contended, "others computed on the device"
-    assert run.accelerator.sampling_hz == 1.0
+    assert seen.sampling_hz == 1.0
     assert UUID not in path.read_text()
 
 
@@ -513,9 +533,7 @@ def seen(*readings: DeviceReading | OSError) -> Accelerator:
 
     with Watch(Probe(DEVICE, read), hz=1e-3) as watch:
         pass
-    accelerator = watch.accelerator()
-    assert accelerator is not None
-    return accelerator
+    return watch.accelerator()
 
 
 def test_without_samples_there_are_no_means() -> None:
@@ -539,9 +557,9 @@ def test_slowdowns_are_known_reasons() -> None:
 
 
 def test_nothing_is_watched_on_a_processor() -> None:
-    with watched("cpu") as watch:
-        pass
-    assert watch.accelerator() is None
+    for device in ("cpu", "cpu-x2"):
+        with watched(device) as watches:
+            assert watches == ()
 
 
 def test_a_process_below_is_ours_also_after_its_end() -> None:
@@ -565,20 +583,28 @@ def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("_inside")
 def test_a_throttled_row_is_shown_with_its_mark() -> None:
-    """And an older file has no accelerator."""
+    """In an older file there is at most one accelerator."""
     accelerator = seen(DeviceReading(throttle_reasons=("hw_slowdown",)), DeviceReading())
-    cool, kept = make_run(run="r0000"), make_run(replicate=1, accelerator=accelerator)
+    cool, kept = make_run(run="r0000"), make_run(replicate=1, accelerators=(accelerator,))
     path = write_session(Path("results"), cool, kept)
     assert read_file(path).runs == (cool, kept)
     text = show(load_table(Path("results")).frame, output="table")
     assert "ok n=2 ^" in text
     assert "^ The accelerator was slowed down by heat or by its supply of power" in text
-    older = []
-    for line in path.read_text().splitlines():
-        fields = json.loads(line) | {"schema_version": 5}
-        fields.pop("accelerator", None)
-        older.append(json.dumps(fields))
-    path.write_text("\n".join(older) + "\n")
-    _, run = read_file(path).runs
-    assert run == replace(kept, accelerator=None, schema_version=run.schema_version)
+    age(path, 7)
+    assert [run.accelerators for run in read_file(path).runs] == [(), (accelerator,)]
+    age(path, 5)
+    assert [run.accelerators for run in read_file(path).runs] == [(), ()]
     assert "^" not in show(load_table(Path("results")).frame, output="table")
+
+
+def age(path: Path, version: int) -> None:
+    """Turn the runs of a file into those of before schema 8: one accelerator, or before 6 none."""
+    lines = []
+    for line in path.read_text().splitlines():
+        fields = json.loads(line) | {"schema_version": version}
+        if fields["kind"] == "run":
+            found = fields.pop("accelerators", None) or [fields.pop("accelerator", None)]
+            fields |= {"accelerator": found[0]} if version > 5 else {}
+        lines.append(json.dumps(fields))
+    path.write_text("\n".join(lines) + "\n")

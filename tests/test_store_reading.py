@@ -126,7 +126,7 @@ def test_a_file_from_a_later_version_is_refused(number: int) -> None:
     with pytest.raises(NewerSchemaError) as caught:
         read_file(path)
     assert str(caught.value) == (
-        f"{NAME} was written by a later Epochmark (schema 10; this one reads up to 7). "
+        f"{NAME} was written by a later Epochmark (schema 10; this one reads up to 8). "
         "Upgrade Epochmark to read it."
     )
     assert caught.value.exit_status == 2
@@ -134,8 +134,8 @@ def test_a_file_from_a_later_version_is_refused(number: int) -> None:
 
 def test_older_lines_are_upgraded_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_session(RESULTS, make_run())
-    monkeypatch.setattr(schema_json, "SCHEMA_VERSION", 9)
-    steps = {7: {"replay": "one"}, 8: {"log_tail": "two"}}
+    monkeypatch.setattr(schema_json, "SCHEMA_VERSION", 10)
+    steps = {8: {"replay": "one"}, 9: {"log_tail": "two"}}
     for version, fields in steps.items():
         upgrade = lambda found, extra=fields: found | (extra if found["kind"] == "run" else {})  # noqa: E731
         monkeypatch.setitem(schema_json.UPGRADES, version, upgrade)

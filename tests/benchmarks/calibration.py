@@ -2,7 +2,8 @@
 
 `python -m tests.benchmarks.calibration alarms` reads the pairs of results/noise and compares them
 with each other; `... planted CELL ATTEMPTS` makes a cell's step slower by real work and runs
-`epochmark ab`'s own search for it. Each adds its part to results/calibration/<machine>.json.
+`epochmark ab`'s own search for it; `... halves SESSION ...` holds the first half of a session's
+replicates against the second. Each adds its part to results/calibration/<machine>.json.
 """
 
 from __future__ import annotations
@@ -12,27 +13,33 @@ import math
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
+from itertools import permutations, product
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from harness import statistics
 from harness.ab import Failure, Outcome, decided, duel, measure_pair
 from harness.cells import Cell, parse_cell
 from harness.child import HERE, Installation
 from harness.clock import utc_now
+from harness.compare import compare, usable
 from harness.noise import Floor, read_floors
 from harness.probes import machine_name
 from harness.registry import workloads
 from harness.runner import suite_commit
-from harness.statistics import ALPHA
+from harness.statistics import ALPHA, LEVEL
+from harness.table import load_table
 from tests.slowed import slowed
 
 RESULTS = Path(__file__).parents[2] / "results"
 RESAMPLED = 10_000
 MOST_PAIRS = 12
 TRIES = 5
+HALVED = ("step_time_s", "infer_throughput_examples_per_s")
 GROUP = 5
 """Real pairs that make one real comparison: the fewest after which one can be decided."""
 
@@ -70,6 +77,41 @@ def alarms(floors: dict[str, Floor]) -> dict[str, Any]:
         "resampled_compare_alarms": sum(differ(*pair) for pair in sides),
         "alpha": ALPHA,
     }
+
+
+def halves(sessions: Sequence[str]) -> dict[str, Any]:
+    """What `compare` says of the first and the second half of a session's replicates, cell by cell.
+
+    Their code is the same. And does the interval of one half hold the median of the other?
+    """
+    found: dict[str, Any] = {"sessions": list(sessions), "alpha": ALPHA, "level": LEVEL}
+    found |= {"comparisons": 0, "alarms": [], "intervals": 0, "covered": 0, "left_out": 0}
+    for session, metric in product(sessions, HALVED):
+        frame = load_table(RESULTS, [session]).frame
+        measured = frame[frame[metric].notna()]
+        if measured.empty:
+            continue
+        late = measured["replicate"] * 2 > measured["replicate"].max()
+        sides = measured[~late], measured[late]
+        compared = compare(*sides, metric=metric)
+        found["left_out"] += compared.left_out
+        for row in compared.rows:
+            if row.difference is None:
+                continue
+            low, high = row.difference.interval(ALPHA)
+            found["comparisons"] += 1
+            found["alarms"] += [] if low <= 1.0 <= high else [row.cell]
+            for one, other in permutations(_values(side, metric, row.cell) for side in sides):
+                bounds = statistics.interval(one)
+                assert bounds is not None
+                found["intervals"] += 1
+                found["covered"] += bounds[0] <= median(other) <= bounds[1]
+    return found
+
+
+def _values(side: pd.DataFrame, metric: str, cell: str) -> list[float]:
+    kept = usable(side, metric)
+    return [float(value) for value in kept.loc[kept["cell"] == cell, metric]]
 
 
 def alarmed(logs: Sequence[float]) -> bool:
@@ -189,6 +231,9 @@ def record(name: str, part: Any) -> None:
 
 def main() -> None:
     what, *arguments = sys.argv[1:]
+    if what == "halves":
+        record(what, {"as_of": utc_now()[:10], **halves(arguments)})
+        return
     if what == "alarms":
         record(what, {"as_of": utc_now()[:10], **alarms(read_floors(RESULTS, machine_name()))})
     else:
