@@ -145,10 +145,11 @@ def series_of(runs: pd.DataFrame, metric: str) -> Iterator[Series]:
     point = list(POINT)
     read = [*point, "workload", "quality_metric", "session", "started_at", *CAUSES, metric]
     kept = usable(runs[[*read, "status", *UNRANKED]], metric)
-    kept = kept[kept[metric] > 0][read]
-    sessions = kept.groupby([*point, "session"], sort=False, observed=True)
-    rows = sessions.first().reset_index()
-    rows["value"] = sessions[metric].median().to_numpy()
+    kept = kept.loc[kept[metric] > 0, read]
+    # By number, and a session's first run for all of its columns: a tenth of the time.
+    sessions = kept.groupby([*point, "session"], sort=False, observed=True).ngroup()
+    rows = kept[~sessions.duplicated()]
+    rows = rows.assign(value=kept[metric].groupby(sessions).median().to_numpy())
     rows = rows.sort_values("started_at", kind="stable")
     values = rows["value"].to_numpy(np.float64)
     # Places and not frames: splitting so many columns takes longer than all the rest.

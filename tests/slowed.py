@@ -19,6 +19,8 @@ EXTRA = f'''
 
 import os  # noqa: E402
 
+from keras import layers, ops  # noqa: E402
+
 
 class ExtraWork(layers.Layer):
     """Products that depend on the input, so that no compiler folds them, and add nothing to it."""

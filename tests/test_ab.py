@@ -112,7 +112,7 @@ def test_a_pair_on_a_hampered_accelerator_does_not_count(
             return replace(seen, **changes)
 
     monkeypatch.setattr(ab, "Worker", Stub)
-    monkeypatch.setattr(accelerators, "watched", lambda device: nullcontext(Watched()))
+    monkeypatch.setattr(accelerators, "watched", lambda device: nullcontext((Watched(),)))
     found = measure_pair(replace(CELL, device="gpu"), HERE, HERE, number=0)
     assert isinstance(found, Pair)
     assert (found.log_ratio == 0.0) is counts
