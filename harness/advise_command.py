@@ -12,11 +12,11 @@ import pandas as pd
 
 from harness import answers, statistics
 from harness.advise import OBJECTIVES, Advice, Candidate, Judged, Wanted, advise
+from harness.cellbook import book
 from harness.cells import all_cells
 from harness.errors import UsageError, unknown
 from harness.noise import floors_of
 from harness.registry import workloads
-from harness.run_command import book
 from harness.show import quality_form
 from harness.statistics import LEVEL
 from harness.summary import price_note

@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 Entry = TypeVar("Entry", bound="DataclassInstance")
 
 
+def book(results: Path, name: str) -> Path:
+    """The results folder that has the sub-folder: one of one's own, else the project's."""
+    return results if (results / name).is_dir() else Path("results")
+
+
 @dataclass(frozen=True)
 class CellBook(Generic[Entry]):
     """The files results/<folder>/<machine>.json; `entry` makes a cell's from its fields.

@@ -366,8 +366,8 @@ def reprice(
 ) -> None:
     """Price old results again; the files stay as they are."""
     from harness import reprice as pricing
+    from harness.cellbook import book
     from harness.prices import read_prices
-    from harness.run_command import book
     from harness.show import show as shown
     from harness.summary import latest
 
@@ -582,8 +582,8 @@ def spot(
 ) -> None:
     """What training would cost on interruptible capacity, against on demand."""
     from harness import spot_command as command
+    from harness.cellbook import book
     from harness.prices import read_prices
-    from harness.run_command import book
 
     frame, broken = _frame(results, files, only)
     prices = read_prices(book(results, "prices"), snapshot)
@@ -619,7 +619,7 @@ def energy(
     """Energy of an epoch, and the carbon of the grid it comes from."""
     from harness import energy_command as command
     from harness.carbon import read_intensities
-    from harness.run_command import book
+    from harness.cellbook import book
 
     frame, broken = _frame(results, files, only)
     known = read_intensities(book(results, "carbon"))

@@ -29,7 +29,13 @@ PRICE_TEXTS = ("provider", "instance", "region", "kind", "as_of", "source", "sna
 
 
 def _axis(place: int) -> Callable[[Run], str]:
-    return lambda run: (run.cell.split("/") + [""] * len(AXES))[place]
+    return lambda run: _axes(run.cell)[place]
+
+
+# Of a hundred thousand runs, the cells, protocols and settings are a few hundred.
+@cache
+def _axes(cell: str) -> list[str]:
+    return cell.split("/") + [""] * len(AXES)
 
 
 def _package(names: Sequence[str]) -> Callable[[Run], str]:
@@ -50,6 +56,11 @@ def _protocol_digest(protocol: Protocol) -> str:
     # How long a run may take is no part of how it is measured.
     fields = asdict(replace(protocol, timeout_s=0.0))
     return sha256(json.dumps(fields, sort_keys=True).encode()).hexdigest()[:16]
+
+
+@cache
+def _settings(numerics: tuple[tuple[str, str], ...]) -> str:
+    return json.dumps(dict(numerics), sort_keys=True)
 
 
 UNIQUE_TEXTS: dict[str, Callable[[Run], str]] = {
@@ -79,7 +90,7 @@ TEXTS: dict[str, Callable[[Run], str]] = {
     "warmup_outcome": lambda run: run.samples.warmup_outcome,
     "energy_method": lambda run: run.energy.method if run.energy else "",
     "gate_outcome": lambda run: run.gate.outcome,
-    "numerics": lambda run: json.dumps(run.numerics, sort_keys=True),
+    "numerics": lambda run: _settings(tuple(run.numerics.items())),
     "data_source": lambda run: run.data.source if run.data else "",
     "quality_metric": lambda run: run.quality_metric,
     "price": _price("id"),

@@ -96,7 +96,8 @@ def compare(
     if not common:
         raise UsageError(_nothing_in_common(baseline, contender, kept, metric))
     pairs = {name: (groups[0][name], groups[1][name]) for name in common}
-    _refuse(pairs, crossed, metric, across)
+    kinds = [_by_cell(_kinds(side), crossed) for side in kept]
+    _refuse({name: (kinds[0][name], kinds[1][name]) for name in common}, crossed, metric, across)
     return _judged(
         metric,
         {_title(name, pair, crossed): pair for name, pair in pairs.items()},
@@ -162,7 +163,10 @@ Pairs = Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]
 
 def _refuse(pairs: Pairs, crossed: Sequence[str], metric: str, across: Sequence[str]) -> None:
     """Name every key that differs, with an example, before anything is compared."""
-    kinds = {name: [_kinds(side) for side in sides] for name, sides in pairs.items()}
+    kinds = {
+        name: [[row for _, row in side.iterrows()] for side in sides]
+        for name, sides in pairs.items()
+    }
     told = []
     for key, read in KEYS.items():
         if key in across or _OF_ONE_METRIC.get(key, metric) != metric:
@@ -191,9 +195,9 @@ def _values(
     return one, other
 
 
-def _kinds(side: pd.DataFrame) -> list[pd.Series[Any]]:
-    """One row of each kind that the keys can tell apart."""
-    return [row for _, row in side[list(KEY_COLUMNS)].drop_duplicates().iterrows()]
+def _kinds(side: pd.DataFrame) -> pd.DataFrame:
+    """One row of each cell and kind that the keys can tell apart."""
+    return side[["cell", *KEY_COLUMNS]].drop_duplicates()
 
 
 def _example(key: str, name: str, baseline: set[Any], contender: set[Any]) -> str:
@@ -290,12 +294,13 @@ def _difference(metric: str, baseline: pd.DataFrame, contender: pd.DataFrame) ->
 
     Pairs take out what moves both sides, and cost half of the degrees of freedom.
     """
-    keys = ["session", "replicate"]
-    one, other = (side.set_index(keys)[metric] for side in (baseline, contender))
-    matched = one.index.is_unique and other.index.is_unique and set(one.index) == set(other.index)
-    if matched and len(one) >= PAIRS:
-        return statistics.paired_difference(one.tolist(), other.loc[one.index].tolist())
-    return statistics.difference(one.tolist(), other.tolist())
+    values = [side[metric].tolist() for side in (baseline, contender)]
+    turns = [list(zip(s["session"], s["replicate"], strict=True)) for s in (baseline, contender)]
+    one, other = (dict(zip(*side, strict=True)) for side in zip(turns, values, strict=True))
+    unique = len(one) == len(turns[0]) and len(other) == len(turns[1])
+    if unique and one.keys() == other.keys() and len(one) >= PAIRS:
+        return statistics.paired_difference(values[0], [other[turn] for turn in one])
+    return statistics.difference(*values)
 
 
 def _verdict(metric: str, difference: Difference | None, alpha: float) -> str:

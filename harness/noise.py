@@ -10,13 +10,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import stdev
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from scipy import special
 
-from harness.ab import Pair
 from harness.cellbook import CellBook
 from harness.metrics import seconds_per_step
+
+if TYPE_CHECKING:  # what measures pairs is not needed to read what they showed
+    from harness.ab import Pair
 
 LEVEL = 0.99
 """So many of further pairs of the same code differ by less than the floor."""

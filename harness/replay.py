@@ -8,12 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from harness import runner
+from harness.cellbook import book
 from harness.cells import parse_cell
 from harness.errors import UsageError
 from harness.noise import read_floors
 from harness.peak import peaks_of
 from harness.registry import workloads
-from harness.run_command import book, outcome
+from harness.run_command import outcome
 from harness.schema import Run
 from harness.store import check_writable, read_file, results_files
 from harness.units import differing, formatted, percent

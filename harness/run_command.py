@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import accelerators, options, runner
+from harness.cellbook import book
 from harness.cells import Cell, parse_cell, simulated
 from harness.errors import UsageError
 from harness.peak import peaks_of
@@ -74,11 +75,6 @@ def chosen_price(name: str | None, results: Path) -> Price | None:
     """The price of --price, else of the project's configuration, else none."""
     name = name or configured_price(Path.cwd())
     return None if name is None else find_price(name, book(results, "prices"))
-
-
-def book(results: Path, name: str) -> Path:
-    """The results folder that has the sub-folder: one of one's own, else the project's."""
-    return results if (results / name).is_dir() else Path("results")
 
 
 def _resume(

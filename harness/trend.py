@@ -74,16 +74,6 @@ class Step:
 
 
 @dataclass(frozen=True)
-class History:
-    """Every step, oldest first; how many series were looked at, and how many are too short."""
-
-    steps: tuple[Step, ...]
-    series: int
-    short: int
-    alpha_per_series: float
-
-
-@dataclass(frozen=True)
 class Series:
     """A cell's figure, a value per session in the order of time: the median of its processes."""
 
@@ -98,6 +88,16 @@ class Series:
         """The session of each value: a part of those of all series of the metric."""
         rows: pd.DataFrame = self.every.iloc[self.places]
         return rows
+
+
+@dataclass(frozen=True)
+class History:
+    """Every step, oldest first; the series that were looked at, and how many are too short."""
+
+    steps: tuple[Step, ...]
+    series: tuple[Series, ...]
+    short: int
+    alpha_per_series: float
 
 
 def history(
@@ -117,13 +117,13 @@ def history(
     for name in metrics:
         if name not in METRICS:
             raise unknown("metric", name, list(METRICS))
-    every = [series for name in metrics for series in series_of(runs, name)]
+    every = tuple(series for name in metrics for series in series_of(runs, name))
     long = [series for series in every if len(series.values) >= 2 * segment]
     per_series = alpha / max(1, len(long))
     rule = _Rule(segment, magnitude, floors or {}, per_series)
     steps = [step for series in long for step in _steps(series, rule)]
     steps.sort(key=lambda step: (step.started_at, step.cell, step.metric))
-    return History(tuple(steps), len(every), len(every) - len(long), per_series)
+    return History(tuple(steps), every, len(every) - len(long), per_series)
 
 
 @dataclass(frozen=True)

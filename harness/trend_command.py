@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from harness import answers
+from harness.cellbook import book
 from harness.noise import Floor, floors_of
 from harness.registry import workloads
-from harness.run_command import book
 from harness.selection import matching
 from harness.table import load_table
 from harness.trend import FIGURES, MAGNITUDE, SEGMENT, History, Step, history
@@ -50,7 +50,7 @@ def known_floors(results: Path, runs: pd.DataFrame) -> dict[tuple[str, str], Flo
 def text(found: History) -> str:
     """A paragraph for each step, then what was looked at."""
     parts = [paragraph(step) for step in found.steps]
-    long = found.series - found.short
+    long = len(found.series) - found.short
     told = f"{len(found.steps)} steps in {long} histories"
     if found.short:
         told += f"; {found.short} more are too short to tell"
@@ -77,7 +77,7 @@ def paragraph(step: Step) -> str:
 def as_json(found: History) -> str:
     """Every step, and what was looked at."""
     steps = [_record(step, found.alpha_per_series) for step in found.steps]
-    fields = {"steps": steps, "histories": found.series, "too_short": found.short}
+    fields = {"steps": steps, "histories": len(found.series), "too_short": found.short}
     return answers.as_json(fields)
 
 

@@ -6,13 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import pandas as pd
-
 from harness.metrics import METRICS
 from harness.report.parts import Entry, Table, axis_title, slug
 from harness.show import quality_form
 from harness.summary import POINT
-from harness.trend import FIGURES, History, Series, Step, series_of
+from harness.trend import History, Series, Step
 from harness.units import digits, formatted
 
 
@@ -25,18 +23,17 @@ class Curve:
     figures: tuple[Mapping[str, Any], ...]
 
 
-def curves(runs: pd.DataFrame, found: History) -> list[Curve]:
+def curves(found: History) -> list[Curve]:
     """Of every cell that was measured in two sessions."""
     steps: dict[tuple[str, str, int, str], list[Step]] = {}
     for step in found.steps:
         key = (step.machine, step.cell, step.batch_size, step.metric)
         steps.setdefault(key, []).append(step)
     by_point: dict[tuple[Any, ...], list[Mapping[str, Any]]] = {}
-    for metric in FIGURES:
-        for series in series_of(runs, metric):
-            if len(series.values) > 1:
-                mine = steps.get((*_typed(series.point), metric), [])
-                by_point.setdefault(series.point, []).append(_figure(series, mine))
+    for series in found.series:
+        if len(series.values) > 1:
+            mine = steps.get((*_typed(series.point), series.metric), [])
+            by_point.setdefault(series.point, []).append(_figure(series, mine))
     return [_curve(point, figures) for point, figures in sorted(by_point.items(), key=_name)]
 
 

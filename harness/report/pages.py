@@ -219,7 +219,7 @@ def _compare(source: Source) -> Iterator[Page | DataFile]:
 
 
 def _history(source: Source, asv: AsvPages) -> Iterator[Page | DataFile]:
-    found = curves(source.runs, source.history)
+    found = curves(source.history)
     context = {
         "curves": found,
         "steps": steps_table(source.history),
@@ -267,7 +267,8 @@ def _environment(source: Source) -> Page:
         "jax",
         "torch",
     )
-    grouped = source.runs.groupby(list(names), observed=True, sort=False)
+    read = source.runs[[*names, "started_at"]]
+    grouped = read.groupby(list(names), observed=True, sort=False)
     body = tuple(
         (
             *(Entry(str(value) or "-") for value in key),
@@ -288,7 +289,10 @@ def _environment(source: Source) -> Page:
 
 def _sessions(runs: pd.DataFrame) -> Table:
     """The newest sessions; hundreds of nights would be no table to read."""
-    grouped = list(runs.groupby("session", observed=True, sort=False))[-100:]
+    newest = runs["session"].drop_duplicates().iloc[-100:]
+    read = ["session", "machine", "suite_commit", "cell", "started_at"]
+    kept = runs.loc[runs["session"].isin(newest), read]
+    grouped = list(kept.groupby("session", observed=True, sort=False))
     body = tuple(
         (
             Entry(str(name)),

@@ -9,12 +9,12 @@ from pathlib import Path
 import pandas as pd
 
 from harness.advise import Floors
+from harness.cellbook import book
 from harness.errors import ResultsError
 from harness.preflight import read_forecasts
 from harness.report.forecasts import Forecasts
 from harness.report.parts import plain
 from harness.report.verdicts import Verdicts, judge
-from harness.run_command import book
 from harness.schema import Run
 from harness.store import read_file, results_files
 from harness.summary import latest, summary
