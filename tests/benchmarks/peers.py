@@ -32,8 +32,7 @@ class Peer:
     """What a workload is held against, and where.
 
     `flops` is the peer's training FLOPs as a share of ours, where it is another network. A peer
-    with another optimiser than ours has `step` in place of `build`, and where it is the quicker one
-    `explained` says where the reason stands.
+    with another optimiser than ours has `step` in place of `build`.
     """
 
     workload: str
@@ -43,7 +42,6 @@ class Peer:
     build: Callable[[Scale], Any] = lambda scale: None
     step: Callable[[Batch], Seconds] | None = None
     flops: float = 1.0
-    explained: str = ""
 
 
 def keras_resnet50(scale: Scale) -> Any:
@@ -147,10 +145,9 @@ PEERS: Mapping[str, Peer] = {
         "bert", "transformers' BERT under the same optimiser", ("torch",), 4, wrapped_bert
     ),
     "bert_without_keras": Peer(
-        "bert", "transformers' BERT under torch's AdamW", ("torch",), 4,
-        step=torch_bert_seconds, explained="workloads/bert/README.md",
+        "bert", "transformers' BERT under torch's AdamW", ("torch",), 4, step=torch_bert_seconds
     ),
-}  # fmt: skip
+}
 
 
 def undropped(scale: Scale) -> Scale:

@@ -18,18 +18,13 @@ from tests.benchmarks.peers import PEERS
 def test_step_beside_a_peer(
     benchmark: BenchmarkFixture, capsys: pytest.CaptureFixture[str], backend: str, name: str
 ) -> None:
-    """At most the peer's time per FLOP, unless the interval says that noise could explain it.
-
-    Where the optimiser is another one the reason is in the workload's README, and nothing is asked.
-    """
+    """At most the peer's time per FLOP, unless the interval says that noise could explain it."""
     found = benchmark.pedantic(  # type: ignore[no-untyped-call]
         figures_of, args=("peers", backend, name), rounds=1
     )
     benchmark.extra_info.update(found)
     with capsys.disabled():
         print("\n" + line(backend, name, found))
-    if PEERS[name].explained:
-        return
     share = found["ratio_per_flop"] / found["ratio_median"]
     assert found["ratio_ci96_low"] * share <= 1.0
 
