@@ -7,6 +7,7 @@ takes a minute. The times are printed; only what a slow machine does not change 
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -38,18 +39,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("scale")
 
 
-def timed(benchmark: BenchmarkFixture, folder: Path, *arguments: str, rounds: int = 1) -> None:
+def timed(benchmark: BenchmarkFixture, folder: Path, *arguments: str, rounds: int = 1) -> str:
+    """What the command prints; it must end well."""
     done = benchmark.pedantic(  # type: ignore[no-untyped-call]
         subprocess.run,
         args=([*EPOCHMARK, *arguments],),
         kwargs={
             "check": True,
-            "stdout": subprocess.DEVNULL,
+            "stdout": subprocess.PIPE,
+            "text": True,
             "env": {**os.environ, "EPOCHMARK_CACHE": str(folder / "cache")},
         },
         rounds=rounds,
     )
-    assert done.returncode == 0
+    return str(done.stdout)
 
 
 def test_site_from_nothing(benchmark: BenchmarkFixture, nights: Path, folder: Path) -> None:
@@ -61,7 +64,10 @@ def test_site_from_nothing(benchmark: BenchmarkFixture, nights: Path, folder: Pa
 
 
 def test_site_again(benchmark: BenchmarkFixture, nights: Path, folder: Path) -> None:
-    timed(benchmark, folder, "report", "--results", str(nights), "--out", str(folder / "site"))
+    out = folder / "site"
+    before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    timed(benchmark, folder, "report", "--results", str(nights), "--out", str(out))
+    assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 
 def test_overview_from_disk(folder: Path) -> None:
@@ -87,9 +93,12 @@ def test_overview_from_disk(folder: Path) -> None:
 
 
 def test_trend(benchmark: BenchmarkFixture, nights: Path, folder: Path) -> None:
-    timed(benchmark, folder, "trend", "--results", str(nights), rounds=3)
+    told = timed(benchmark, folder, "trend", "--results", str(nights), rounds=3)
+    assert "changed there" in told
+    assert re.search(r"^[1-9]\d* steps in [1-9]\d* histories", told, re.MULTILINE)
 
 
 def test_compare(benchmark: BenchmarkFixture, nights: Path, folder: Path) -> None:
     newest = [path.stem for path in sorted((nights / "runs").glob("*/*"))[-2:]]
-    timed(benchmark, folder, "compare", *newest, "--results", str(nights), rounds=3)
+    told = timed(benchmark, folder, "compare", *newest, "--results", str(nights), rounds=3)
+    assert "no difference found" in told
