@@ -18,7 +18,7 @@ from harness.cells import Cell
 from harness.child import Ended, Installation, Worker
 from harness.clock import Clock, now
 from harness.measure import steps_per_block
-from harness.metrics import MIN_UNDISTURBED
+from harness.metrics import MIN_UNDISTURBED, shared, throttled
 from harness.runner import BASE_SEED
 from harness.schema import Block, Protocol, Report
 from harness.stages import WARM_UP, Job
@@ -197,7 +197,7 @@ def measure_pair(
     assert one is not None
     assert other is not None
     seen = accelerators.seen(watches)
-    hampered = accelerators.throttled(seen) or accelerators.shared(seen)
+    hampered = throttled(seen) or shared(seen)
     return Pair(tuple(found["baseline"]), tuple(found["contender"]), (one, other), hampered)
 
 

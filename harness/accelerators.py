@@ -55,16 +55,6 @@ def seen(watches: Sequence[Watch]) -> tuple[Accelerator, ...]:
     return tuple(watch.accelerator() for watch in watches)
 
 
-def throttled(found: Sequence[Accelerator]) -> bool:
-    """Whether any of a run's devices was slowed down."""
-    return any(one.throttled for one in found)
-
-
-def shared(found: Sequence[Accelerator]) -> bool:
-    """Whether others computed on any of a run's devices."""
-    return any(bool(one.other_processes) for one in found)
-
-
 def _nvidia(number: int) -> Probe:
     return Probe(nvml.device(number), partial(nvml.reading, number, Own()))
 

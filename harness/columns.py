@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from harness import options
 from harness.cells import AXES, simulated
-from harness.metrics import METRICS, examples_per_epoch, own_cpu_share, step_times
+from harness.metrics import METRICS, examples_per_epoch, own_cpu_share, step_times, throttled
 from harness.schema import Protocol, Run
 from harness.store import ResultsFile
 
@@ -107,7 +107,7 @@ INTEGERS: dict[str, Callable[[Run], int]] = {
 FLAGS: dict[str, Callable[[Run], bool]] = {
     "higher_is_better": lambda run: run.higher_is_better,
     "contended": lambda run: run.contention.contended,
-    "throttled": lambda run: any(one.throttled for one in run.accelerators),
+    "throttled": lambda run: throttled(run.accelerators),
     "simulated": lambda run: simulated(run.cell.rpartition("/")[2]),
 }
 

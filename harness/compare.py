@@ -294,13 +294,14 @@ def _difference(metric: str, baseline: pd.DataFrame, contender: pd.DataFrame) ->
 
     Pairs take out what moves both sides, and cost half of the degrees of freedom.
     """
-    values = [side[metric].tolist() for side in (baseline, contender)]
-    turns = [list(zip(s["session"], s["replicate"], strict=True)) for s in (baseline, contender)]
-    one, other = (dict(zip(*side, strict=True)) for side in zip(turns, values, strict=True))
-    unique = len(one) == len(turns[0]) and len(other) == len(turns[1])
-    if unique and one.keys() == other.keys() and len(one) >= PAIRS:
-        return statistics.paired_difference(values[0], [other[turn] for turn in one])
-    return statistics.difference(*values)
+    sides = (baseline, contender)
+    one, other = (side[metric].tolist() for side in sides)
+    turns, places = (list(zip(side["session"], side["replicate"], strict=True)) for side in sides)
+    matched = len(turns) == len(set(turns)) == len(places) and set(turns) == set(places)
+    if matched and len(turns) >= PAIRS:
+        found = dict(zip(places, other, strict=True))
+        return statistics.paired_difference(one, [found[turn] for turn in turns])
+    return statistics.difference(one, other)
 
 
 def _verdict(metric: str, difference: Difference | None, alpha: float) -> str:

@@ -12,7 +12,7 @@ from statistics import median
 from typing import Any
 
 from harness.cost import cost_usd
-from harness.schema import Block, Epoch, Run
+from harness.schema import Accelerator, Block, Epoch, Run
 
 MIN_UNDISTURBED = 3
 """With fewer undisturbed blocks, the disturbed ones count too."""
@@ -163,6 +163,16 @@ def mostly_disturbed(blocks: Sequence[Block]) -> bool:
     """Whether other work left too few blocks to count; such a run is marked as contended."""
     marks = [block.disturbed for block in blocks]
     return any(marks) and marks.count(False) < MIN_UNDISTURBED
+
+
+def throttled(found: Sequence[Accelerator]) -> bool:
+    """Whether any of a run's devices was slowed down."""
+    return any(one.throttled for one in found)
+
+
+def shared(found: Sequence[Accelerator]) -> bool:
+    """Whether others computed on any of a run's devices."""
+    return any(bool(one.other_processes) for one in found)
 
 
 def counted_epochs(run: Run) -> tuple[Epoch, ...]:

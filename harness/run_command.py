@@ -7,10 +7,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from harness import accelerators, options, runner
+from harness import options, runner
 from harness.cellbook import book
 from harness.cells import Cell, parse_cell, simulated
 from harness.errors import UsageError
+from harness.metrics import throttled
 from harness.peak import peaks_of
 from harness.plans import planned
 from harness.prices import configured_price, find_price
@@ -167,7 +168,7 @@ def outcome(run: Run) -> str:
     ]
     marks = {
         "contended": run.contention.contended,
-        "throttled": accelerators.throttled(run.accelerators),
+        "throttled": throttled(run.accelerators),
         "simulated": simulated(run.cell.rpartition("/")[2]),
     }
     marked = ", ".join(mark for mark, holds in marks.items() if holds)

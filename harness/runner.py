@@ -16,7 +16,7 @@ from harness import SUITE_VERSION, accelerators, child, data, energy, options, p
 from harness.cells import Cell, parse_cell
 from harness.clock import now, utc_now
 from harness.errors import DataError, ResultsError, UsageError
-from harness.metrics import derive, mostly_disturbed
+from harness.metrics import derive, mostly_disturbed, shared
 from harness.peak import peak_for
 from harness.registry import workload, workloads
 from harness.schema import Environment, Peak, Price, Protocol, Run, Samples, Session
@@ -333,7 +333,7 @@ def _measured(blank: Run, cell: Cell, extras: Extras) -> Run:
     samples = ended.report.samples if ended.report else Samples()
     contention = probes.contention(before, probes.CpuReading.take(), ended.cpu_s)
     seen = accelerators.seen(watches)
-    if accelerators.shared(seen) or mostly_disturbed(samples.steady or samples.infer):
+    if shared(seen) or mostly_disturbed(samples.steady or samples.infer):
         contention = replace(contention, contended=True)
     run = replace(
         blank,

@@ -146,7 +146,7 @@ def series_of(runs: pd.DataFrame, metric: str) -> Iterator[Series]:
     read = [*point, "workload", "quality_metric", "session", "started_at", *CAUSES, metric]
     kept = usable(runs[[*read, "status", *UNRANKED]], metric)
     kept = kept.loc[kept[metric] > 0, read]
-    # By number, and a session's first run for all of its columns: a tenth of the time.
+    # A session's first run stands for its texts: to ask each of so many columns takes longer.
     sessions = kept.groupby([*point, "session"], sort=False, observed=True).ngroup()
     rows = kept[~sessions.duplicated()]
     rows = rows.assign(value=kept[metric].groupby(sessions).median().to_numpy())

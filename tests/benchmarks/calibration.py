@@ -13,7 +13,7 @@ import math
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from itertools import permutations, product
+from itertools import permutations
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -26,7 +26,7 @@ from harness.ab import Failure, Outcome, decided, duel, measure_pair
 from harness.cells import Cell, parse_cell
 from harness.child import HERE, Installation
 from harness.clock import utc_now
-from harness.compare import compare, usable
+from harness.compare import usable
 from harness.noise import Floor, read_floors
 from harness.probes import machine_name
 from harness.registry import workloads
@@ -84,34 +84,34 @@ def halves(sessions: Sequence[str]) -> dict[str, Any]:
 
     Their code is the same. And does the interval of one half hold the median of the other?
     """
-    found: dict[str, Any] = {"sessions": list(sessions), "alpha": ALPHA, "level": LEVEL}
-    found |= {"comparisons": 0, "alarms": [], "intervals": 0, "covered": 0, "left_out": 0}
-    for session, metric in product(sessions, HALVED):
-        frame = load_table(RESULTS, [session]).frame
-        measured = frame[frame[metric].notna()]
-        if measured.empty:
-            continue
-        late = measured["replicate"] * 2 > measured["replicate"].max()
-        sides = measured[~late], measured[late]
-        compared = compare(*sides, metric=metric)
-        found["left_out"] += compared.left_out
-        for row in compared.rows:
-            if row.difference is None:
-                continue
-            low, high = row.difference.interval(ALPHA)
-            found["comparisons"] += 1
-            found["alarms"] += [] if low <= 1.0 <= high else [row.cell]
-            for one, other in permutations(_values(side, metric, row.cell) for side in sides):
-                bounds = statistics.interval(one)
-                assert bounds is not None
-                found["intervals"] += 1
-                found["covered"] += bounds[0] <= median(other) <= bounds[1]
-    return found
+    pairs = [pair for session in sessions for pair in _halved(load_table(RESULTS, [session]).frame)]
+    held = [holds(one, other) for pair in pairs for one, other in permutations(pair)]
+    return {
+        "sessions": list(sessions),
+        "comparisons": len(pairs),
+        "alarms": sum(differ(*pair) for pair in pairs),
+        "alpha": ALPHA,
+        "intervals": len(held),
+        "covered": sum(held),
+        "level": LEVEL,
+    }
 
 
-def _values(side: pd.DataFrame, metric: str, cell: str) -> list[float]:
-    kept = usable(side, metric)
-    return [float(value) for value in kept.loc[kept["cell"] == cell, metric]]
+def _halved(runs: pd.DataFrame) -> Iterator[tuple[list[float], list[float]]]:
+    """Of each cell with two undisturbed processes or more in either half of the session."""
+    middle = runs["replicate"].max() / 2
+    for metric in HALVED:
+        for _, rows in usable(runs, metric).groupby("cell", observed=True):
+            late = rows["replicate"] > middle
+            one, other = (rows.loc[part, metric].tolist() for part in (~late, late))
+            if min(len(one), len(other)) >= 2:
+                yield one, other
+
+
+def holds(one: Sequence[float], other: Sequence[float]) -> bool:
+    """Whether the interval of one side's processes has the median of the other's."""
+    bounds = statistics.interval(one)
+    return bounds is not None and bounds[0] <= median(other) <= bounds[1]
 
 
 def alarmed(logs: Sequence[float]) -> bool:
