@@ -13,7 +13,7 @@ from harness.child import Installation
 
 ROOT = Path(__file__).parents[1]
 WORK = "PLANTED_WORK"
-SIZE = 128
+SIZE = 64
 
 EXTRA = f'''
 
