@@ -217,9 +217,13 @@ def _example(key: str, name: str, baseline: set[Any], contender: set[Any]) -> st
 
 
 def usable(side: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Runs that may be ranked: ok, undisturbed, not edited by hand, with the metric."""
-    runs = side[(side["status"] == "ok") & side[metric].notna()]
-    return runs[~runs[list(UNRANKED)].any(axis=1)]
+    """Runs that may be ranked, with the metric."""
+    return side[rankable(side) & side[metric].notna()]
+
+
+def rankable(side: pd.DataFrame) -> pd.Series[bool]:
+    """Of each run, whether it may be ranked: ok, undisturbed, not edited by hand."""
+    return (side["status"] == "ok") & ~side[list(UNRANKED)].any(axis=1)
 
 
 def _by_cell(side: pd.DataFrame, crossed: Sequence[str]) -> dict[str, pd.DataFrame]:

@@ -19,13 +19,11 @@ from harness.errors import ResultsError, UsageError
 from harness.schema import Run, Session
 from harness.schema_json import (
     InvalidLineError,
-    Line,
     decode,
     encode,
     figures_of,
     run_of,
     session_of,
-    upgraded,
 )
 
 LATEST = "latest"
@@ -186,7 +184,7 @@ class _Reader:
 
     def take(self, number: int, line: bytes, *, is_last: bool) -> None:
         try:
-            self._record(number, decode(line))
+            self._record(number, line)
         except InvalidLineError as problem:
             self._skip(number, str(problem))
         except ValueError:
@@ -195,19 +193,18 @@ class _Reader:
             else:
                 self._skip(number, "it is not strict JSON")
 
-    def _record(self, number: int, line: Line) -> None:
-        line = upgraded(line, self.name)
+    def _record(self, number: int, line: bytes) -> None:
         if self.session is None:
-            self.session = session_of(line)
+            self.session, intact = session_of(line, self.name)
             mark = ", the session's header, was changed after it was written."
         else:
-            run = run_of(line, self.session)
+            run, intact = run_of(line, self.session, self.name)
             self.figures.append(figures_of(run))
             self.runs.append(run)
             mark = " was changed after it was written; its row is marked."
-            if not line.intact:
+            if not intact:
                 self.altered.add(run.run)
-        if not line.intact:
+        if not intact:
             self.notices.append(f"line {number} of {self.name}{mark}")
 
     def _skip(self, number: int, problem: str) -> None:

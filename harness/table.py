@@ -23,7 +23,6 @@ from typing import Any, cast
 
 import pandas as pd
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from harness import columns, metrics, options, schema, schema_json, store
 from harness.cache import cache_folder
@@ -33,6 +32,7 @@ from harness.store import parse_file, read_content, results_files, spelled
 _CHUNK = 64
 _MUCH = 32 * 2**20  # bytes: below, starting processes takes longer than they save
 _METADATA = b"epochmark"
+_SUM = sha256().digest_size
 _HERE = "\0"  # stands for the file in stored notices, since how it is spelled is up to the caller
 
 
@@ -236,7 +236,7 @@ def _format_version() -> str:
 
 
 def _cached_path(folder: Path, digest: str) -> Path:
-    return folder / f"{digest}-{_format_version()}.parquet"
+    return folder / f"{digest}-{_format_version()}.arrow"
 
 
 def _read_cached(folder: Path, digest: str, expected: pa.Schema) -> _Part | None:
@@ -244,8 +244,11 @@ def _read_cached(folder: Path, digest: str, expected: pa.Schema) -> _Part | None
     if not digest:
         return None
     try:
-        with pq.ParquetFile(_cached_path(folder, digest), page_checksum_verification=True) as file:
-            rows = file.read()
+        content = _cached_path(folder, digest).read_bytes()
+        if sha256(memoryview(content)[_SUM:]).digest() != content[:_SUM]:
+            return None
+        with pa.ipc.open_file(pa.py_buffer(content).slice(_SUM)) as file:
+            rows = file.read_all()
         about = json.loads(rows.schema.metadata[_METADATA])
         rows = rows.replace_schema_metadata(None)
         if not rows.schema.equals(expected) or rows.num_rows != about["rows"]:
@@ -256,15 +259,20 @@ def _read_cached(folder: Path, digest: str, expected: pa.Schema) -> _Part | None
 
 
 def _write_cached(folder: Path, digest: str, part: _Part) -> None:
+    """Store a part: Arrow's own format, which for few rows takes a tenth of Parquet's time.
+
+    It has no checksum, so one stands before it.
+    """
     if not digest:
         return
     about = {"rows": part.rows.num_rows, "notices": part.notices, "broken": part.broken}
     rows = part.rows.replace_schema_metadata({_METADATA: json.dumps(about)})
     sink = pa.BufferOutputStream()
-    # Nothing asks for a part of it, so statistics of its columns would help nobody.
-    pq.write_table(rows, sink, compression="lz4", write_page_checksum=True, write_statistics=False)
+    with pa.ipc.new_file(sink, rows.schema) as file:
+        file.write_table(rows)
+    content = sink.getvalue().to_pybytes()
     with suppress(OSError):
-        _write_atomically(_cached_path(folder, digest), sink.getvalue().to_pybytes())
+        _write_atomically(_cached_path(folder, digest), sha256(content).digest() + content)
 
 
 def _write_atomically(path: Path, content: bytes) -> None:

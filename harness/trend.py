@@ -17,7 +17,7 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from harness import statistics
-from harness.compare import UNRANKED, usable
+from harness.compare import rankable
 from harness.errors import unknown
 from harness.metrics import METRICS
 from harness.noise import Floor
@@ -48,6 +48,8 @@ CAUSES = (
     "os", "cpu", "accelerators", "protocol", "numerics", "data_source", "price", "price_snapshot",
 )  # fmt: skip
 """Columns that can explain a step when they change at it."""
+
+_TEXTS = ("workload", "quality_metric", "session", "started_at", *CAUSES)
 
 Floats = NDArray[np.float64]
 
@@ -117,7 +119,7 @@ def history(
     for name in metrics:
         if name not in METRICS:
             raise unknown("metric", name, list(METRICS))
-    every = tuple(series for name in metrics for series in series_of(runs, name))
+    every = tuple(every_series(runs, metrics))
     long = [series for series in every if len(series.values) >= 2 * segment]
     per_series = alpha / max(1, len(long))
     rule = _Rule(segment, magnitude, floors or {}, per_series)
@@ -140,22 +142,30 @@ class _Rule:
         return math.log1p(max(self.magnitude, floor.apart if floor else 0.0))
 
 
-def series_of(runs: pd.DataFrame, metric: str) -> Iterator[Series]:
-    """A series per machine, cell and batch size; sessions without a positive value are left out."""
+def every_series(runs: pd.DataFrame, metrics: Sequence[str]) -> Iterator[Series]:
+    """A series per metric, machine, cell and batch size.
+
+    Sessions without a positive value are left out.
+    """
     point = list(POINT)
-    read = [*point, "workload", "quality_metric", "session", "started_at", *CAUSES, metric]
-    kept = usable(runs[[*read, "status", *UNRANKED]], metric)
-    kept = kept.loc[kept[metric] > 0, read]
-    # A session's first run stands for its texts: to ask each of so many columns takes longer.
-    sessions = kept.groupby([*point, "session"], sort=False, observed=True).ngroup()
-    rows = kept[~sessions.duplicated()]
-    rows = rows.assign(value=kept[metric].groupby(sessions).median().to_numpy())
-    rows = rows.sort_values("started_at", kind="stable")
-    values = rows["value"].to_numpy(np.float64)
-    # Places and not frames: splitting so many columns takes longer than all the rest.
-    groups: dict[Any, Any] = rows.groupby(point, sort=False, observed=True).indices
-    for name, places in groups.items():
-        yield Series(tuple(name), metric, values[places], rows, places)
+    # Sessions are told apart once for all metrics: that takes most of the time.
+    columns = list(dict.fromkeys((*point, *_TEXTS, *metrics)))
+    runs = runs.loc[rankable(runs), columns].reset_index(drop=True)
+    sessions = runs.groupby([*point, "session"], sort=False, observed=True).ngroup()
+    for metric in metrics:
+        there = runs[metric] > 0
+        kept = sessions[there]
+        medians = runs.loc[there, metric].groupby(kept).median()
+        # A session's first run stands for its texts: to ask each of so many columns takes longer.
+        first = kept[~kept.duplicated()]
+        rows = runs.loc[first.index, [*point, *_TEXTS]]
+        rows = rows.assign(value=medians[first].to_numpy())
+        rows = rows.sort_values("started_at", kind="stable")
+        values = rows["value"].to_numpy(np.float64)
+        # Places and not frames: splitting so many columns takes longer than all the rest.
+        groups: dict[Any, Any] = rows.groupby(point, sort=False, observed=True).indices
+        for name, places in groups.items():
+            yield Series(tuple(name), metric, values[places], rows, places)
 
 
 def _steps(series: Series, rule: _Rule) -> Iterator[Step]:

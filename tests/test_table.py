@@ -158,7 +158,7 @@ def test_the_cache_can_be_deleted_at_any_time() -> None:
 def test_a_damaged_cache_is_done_without(parsed: list[str]) -> None:
     write_session(RESULTS, make_run(), make_run(run="r0002"))
     first = load_table(RESULTS)
-    (cached,) = CACHE.glob("*.parquet")
+    (cached,) = CACHE.glob("*.arrow")
     whole = cached.read_bytes()
     for place in range(0, len(whole), 997):
         cached.write_bytes(whole[:place] + bytes([whole[place] ^ 0x55]) + whole[place + 1 :])
@@ -198,7 +198,7 @@ def test_many_files_are_cached_together(parsed: list[str], monkeypatch: pytest.M
     first = load_table(RESULTS)
     assert list(first.frame["run"]) == [f"r{n}" for n in range(7)]
     assert list(first.frame["file"]) == [path.name for path in paths]
-    assert len(list(CACHE.glob("*.parquet"))) == 7 + 2
+    assert len(list(CACHE.glob("*.arrow"))) == 7 + 2
     assert same(load_table(RESULTS), first)
     assert len(parsed) == 7
     paths[4].write_bytes(paths[4].read_bytes() + b"{torn")

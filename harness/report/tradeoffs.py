@@ -9,7 +9,7 @@ from math import isfinite
 import pandas as pd
 
 from harness.advise import Floors, Judged, Wanted, advise
-from harness.compare import UNRANKED
+from harness.compare import rankable
 from harness.errors import UsageError
 from harness.metrics import METRICS
 from harness.report.fronts import front
@@ -54,7 +54,7 @@ class Tradeoff:
 
 def tradeoffs(rows: pd.DataFrame, runs: pd.DataFrame, floors: Floors) -> list[Tradeoff]:
     """For every workload of the summary that has two cells to choose between."""
-    kept = rows[(rows["status"] == "ok") & ~rows[list(UNRANKED)].any(axis=1)]
+    kept = rows[rankable(rows)]
     found = []
     for key, group in kept.groupby(GROUP, observed=True, sort=False):
         if len(group) > 1:
