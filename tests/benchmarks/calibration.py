@@ -135,9 +135,10 @@ def planted(cell: Cell, share: float, attempts: int, budget_s: float) -> Iterato
         products = work(cell, Path(folder), share)
         contender = slowed(Path(folder), cell.workload, products)
         found: list[Outcome] = []
+        began = utc_now()
         for number in range(attempts):
             found.append(search(cell, contender, number, budget_s))
-            yield told(cell, share, budget_s, found)
+            yield {"began": began, "products": products, **told(cell, share, budget_s, found)}
 
 
 def told(cell: Cell, share: float, budget_s: float, found: Sequence[Outcome]) -> dict[str, Any]:
@@ -220,8 +221,8 @@ def record(name: str, part: Any) -> None:
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     found["machine"] = machine_name()
     if name == "planted":
-        key = (part["cell"], part["aimed_at"])
-        others = [p for p in found.get(name, []) if (p["cell"], p["aimed_at"]) != key]
+        # One that goes on takes its own place; none takes another's, whatever it found.
+        others = [p for p in found.get(name, []) if p.get("began") != part["began"]]
         found[name] = [*others, part]
     else:
         found[name] = part
