@@ -18,7 +18,7 @@ from harness.cells import Cell
 from harness.child import Ended, Installation, Worker
 from harness.clock import Clock, now
 from harness.measure import steps_per_block
-from harness.metrics import MIN_UNDISTURBED, shared, throttled
+from harness.metrics import MIN_UNDISTURBED, hampered
 from harness.runner import BASE_SEED
 from harness.schema import Block, Protocol, Report
 from harness.stages import WARM_UP, Job
@@ -196,9 +196,8 @@ def measure_pair(
     one, other = (end.report for end in ended.values())
     assert one is not None
     assert other is not None
-    seen = accelerators.seen(watches)
-    hampered = throttled(seen) or shared(seen)
-    return Pair(tuple(found["baseline"]), tuple(found["contender"]), (one, other), hampered)
+    marked = hampered(accelerators.seen(watches))
+    return Pair(tuple(found["baseline"]), tuple(found["contender"]), (one, other), marked)
 
 
 class _EndedError(Exception):

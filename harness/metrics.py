@@ -44,6 +44,11 @@ METRICS = {
                "with the same batch shared among them (strong scaling). Of two rows: `epochmark "
                "show` has it where there is a row of one device. Devices simulated on a processor "
                "share it, so that theirs tells nothing about hardware."),
+        Metric("collectives_fraction", "1", "lower", "percent", "exchanging",
+               "The share of a step on several devices that the first one spends on exchanging "
+               "gradients, waiting for the others included: in steps of their own after the timed "
+               "blocks. PyTorch alone: under TensorFlow and JAX the exchange is a part of the "
+               "compiled step."),
         Metric("compile_time_s", "s", "lower", "seconds", "compile",
                "First step minus step_time_s: tracing, compilation, first allocation."),
         Metric("startup_time_s", "s", "lower", "seconds", "start-up",
@@ -175,6 +180,11 @@ def shared(found: Sequence[Accelerator]) -> bool:
     return any(bool(one.other_processes) for one in found)
 
 
+def hampered(found: Sequence[Accelerator]) -> bool:
+    """Whether times measured on these devices are not what they would be alone and cool."""
+    return throttled(found) or shared(found)
+
+
 def counted_epochs(run: Run) -> tuple[Epoch, ...]:
     """The epochs after the first, which may still compile; the first when it is the only one."""
     return run.samples.epochs[1:] or run.samples.epochs
@@ -190,6 +200,9 @@ def _step_metrics(run: Run) -> dict[str, float]:
         values["throughput_examples_per_s"] = run.batch_size / step
         if run.samples.first_step_s is not None:
             values["compile_time_s"] = run.samples.first_step_s - step
+    exchange = run.samples.exchange
+    if exchange is not None:
+        values["collectives_fraction"] = exchange.exchange_s / exchange.seconds
     return values
 
 

@@ -76,6 +76,10 @@ _NONE_THERE = Absence(
     "an NVIDIA driver without a device",
     "use a machine with an NVIDIA GPU, or let the container see it (docker run --gpus all)",
 )
+_DIVIDED = Absence(
+    "a GPU divided into instances (MIG), whose row would pass for that of a whole one",
+    "let its administrator switch that off (nvidia-smi -mig 0)",
+)
 _HIDDEN = Absence(f"every GPU hidden by {_VISIBLE}", f"unset {_VISIBLE}, or name a GPU in it")
 
 
@@ -131,6 +135,15 @@ def absence() -> Absence | None:
         used()
     except OSError:
         return _HIDDEN
+    return None
+
+
+@cache
+def divided(count: int) -> Absence | None:
+    """Whether the devices that a run would use are whole; None where they are."""
+    with suppress(OSError):
+        if any(device(number).mig for number in used(count)):
+            return _DIVIDED
     return None
 
 

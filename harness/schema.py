@@ -1,6 +1,7 @@
 """The record of a run: one frozen dataclass tree, which is the schema of every results file.
 
 Format history, newest first:
+9 (2026-11): what several devices spend on exchanging gradients (`Samples.exchange`).
 8 (2026-11): every accelerator of a run is watched (`Run.accelerators`), no more the first alone.
 7 (2026-11): options of the training loop (`Protocol.accumulate`, `Protocol.batch_memory_bytes`,
     `Protocol.plateau_factor`, `Memory.tried_batches`, `Epoch.learning_rate_factor`); the steps that
@@ -24,7 +25,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-SCHEMA_VERSION = 8
+SCHEMA_VERSION = 9
 
 STATUSES = (
     "ok",
@@ -140,8 +141,24 @@ class Epoch:
 
 
 @dataclass(frozen=True)
+class Exchange:
+    """Steps of several devices after the timed blocks, with the exchange of gradients timed inside.
+
+    `exchange_s` of their `seconds` the first device spent on it: waiting for the others is part of
+    that.
+    """
+
+    steps: int
+    seconds: float
+    exchange_s: float
+
+
+@dataclass(frozen=True)
 class Samples:
-    """Raw measurements; every metric of a run is computed from these."""
+    """Raw measurements; every metric of a run is computed from these.
+
+    `exchange` is None on one device, and where a backend's exchange is no operation of its own.
+    """
 
     first_step_s: float | None = None
     warmup: tuple[Block, ...] = ()
@@ -152,6 +169,7 @@ class Samples:
     train_outcome: str = ""
     infer: tuple[Block, ...] = ()
     infer_latency_s: tuple[float, ...] = ()
+    exchange: Exchange | None = None
 
 
 @dataclass(frozen=True)

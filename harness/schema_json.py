@@ -31,6 +31,7 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     5: lambda fields: fields,  # without a watched accelerator
     6: lambda fields: _with_loss_scaling(fields),
     7: lambda fields: _with_accelerators(fields),
+    8: lambda fields: fields,  # without an exchange between devices
 }
 """For each older schema version, what turns its line into one of the next version."""
 
@@ -97,7 +98,7 @@ def _intact(line: bytes) -> Line | None:
         if not isinstance(found, dict):
             return None
         digest = found.pop("digest", None)
-        text = _as_python_writes(tools.write(found))
+        text = _as_python_writes(tools.encode(found))
     except tools.errors:
         return None
     return Line(found, text, intact=True) if _short(text) == digest else None
@@ -112,7 +113,7 @@ def _as_written(line: bytes) -> Run | None:
     tools = _tools()
     try:
         run = tools.read_run(line)
-        text = _as_python_writes(tools.write(run))
+        text = _as_python_writes(tools.encode(run))
     except tools.errors:
         return None
     end = b',"digest":"%b"}' % _short(text).encode()
@@ -122,11 +123,11 @@ def _as_written(line: bytes) -> Run | None:
 
 
 class _Tools(NamedTuple):
-    """What msgspec reads and writes lines with, and what it raises."""
+    """What msgspec decodes and encodes lines with, and what it raises."""
 
     read: Callable[[bytes], Any]
     read_run: Callable[[bytes], Run]
-    write: Callable[[Any], bytes]
+    encode: Callable[[Any], bytes]
     errors: tuple[type[Exception], ...]
 
 
@@ -203,7 +204,7 @@ def _text(found: dict[str, Any]) -> bytes:
     """Any JSON of the fields: msgspec's takes a quarter of the time, which older lines all need."""
     tools = _tools()
     try:
-        return tools.write(found)
+        return tools.encode(found)
     except tools.errors:  # a number beyond 64 bits, or half a character
         return _canonical(found).encode(errors="replace")
 
@@ -251,6 +252,9 @@ def _check(run: Run, session: Session) -> None:
     for place, epoch in enumerate(run.samples.epochs):
         if epoch.train_s <= 0:
             raise InvalidLineError(f"field 'samples.epochs.{place}.train_s' should be positive")
+    exchange = run.samples.exchange
+    if exchange is not None and (exchange.seconds <= 0 or exchange.exchange_s < 0):
+        raise InvalidLineError("field 'samples.exchange' should hold positive numbers")
     if run.energy is not None and min(run.energy.epochs_j, default=0.0) < 0:
         raise InvalidLineError("field 'energy.epochs_j' should hold no negative numbers")
     for name in ("replicate", "seed", "batch_size"):

@@ -28,6 +28,7 @@ USUAL = (
     "step_time_s",
     "throughput_examples_per_s",
     "scaling_efficiency",
+    "collectives_fraction",
     "epoch_time_s",
     "compile_time_s",
     "infer_latency_s",

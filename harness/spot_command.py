@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from harness import answers, probes, runner
+from harness import accelerators, answers, probes, runner
 from harness.cells import Cell
 from harness.clock import utc_now
 from harness.errors import UsageError
@@ -23,6 +23,7 @@ from harness.interruption import (
     read_interruptions,
     write_interruptions,
 )
+from harness.metrics import hampered
 from harness.prices import composed
 from harness.schema import Price
 from harness.spot import Outlook, outlook
@@ -47,7 +48,12 @@ def interrupt(cells: Sequence[Cell], kills: int, results: Path, say: Say) -> tup
     for cell in cells:
         found = []
         for number in range(kills):
-            kill = kill_and_resume(cell, number=number)
+            with accelerators.watched(cell.device) as watches:
+                kill = kill_and_resume(cell, number=number)
+            if hampered(accelerators.seen(watches)):
+                say(f"{cell.id}: the accelerator was slowed down, or others computed on it")
+                through = False
+                break
             if not isinstance(kill, Kill):
                 say(f"{cell.id}: ended as {kill.status!r}: {kill.reason}")
                 through = False

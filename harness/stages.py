@@ -33,6 +33,7 @@ from harness.schema import (
     Block,
     DataOrigin,
     Epoch,
+    Exchange,
     Gate,
     LossScaling,
     Memory,
@@ -42,6 +43,9 @@ from harness.schema import (
 from harness.workload import Array, Batch, Optimizer, Scale, Schedule, Workload
 
 RESIDENT_BATCHES = 4
+
+EXCHANGES = 20
+"""Steps in which the exchange between several devices is timed."""
 
 TURNS = "turns"
 """The stage in which a worker times single blocks as it is told to."""
@@ -493,13 +497,26 @@ class Measurement:
             # A step before the first block is part of the warm-up.
             self._note_skipped("warmup_skipped_steps", 1 + _steps(warmup.blocks))
 
-        steady = measure_steady(
-            *self._stepping(), self.job.protocol, watch=self._watch, warmed=warmed
-        )
+        stepping = self._stepping()
+        steady = measure_steady(*stepping, self.job.protocol, watch=self._watch, warmed=warmed)
         self._note_skipped("steady_skipped_steps", _steps(steady.blocks))
         self._note(steady)
-        self.samples = replace(self.samples, steady=steady.blocks)
+        exchange = self._exchange(*stepping)
+        self.samples = replace(self.samples, steady=steady.blocks, exchange=exchange)
         self._restore_initial_state()
+
+    def _exchange(
+        self, step: Callable[[], Any], synchronise: Callable[[Any], None]
+    ) -> Exchange | None:
+        """What several devices spend on exchanging gradients, where that can be told."""
+        several = self.job.cell.device_count > 1
+        collectives = self._framework.collectives() if several else None
+        if collectives is None:
+            return None
+        # Not in the timed blocks: to time the exchange, the device has to be waited for.
+        with collectives as seconds:
+            block = time_block(EXCHANGES, step, synchronise, watch=self._watch)
+        return Exchange(block.steps, block.seconds, sum(seconds))
 
     def _take_turns(self) -> None:
         """Answer every order with a block: the parent lets another worker run in between."""

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from harness import tpu, venvs
 from harness.cells import Cell
 from harness.localdata import VARIABLE
-from harness.nvml import absence, visible
+from harness.nvml import absence, divided, visible
 from harness.registry import workloads
 from harness.workload import Workload
 
@@ -115,9 +115,10 @@ def _unavailable(cell: Cell) -> str:
         return f"no {VARIABLE}, the folder of data that only its owner has"
     if cell.device_kind == "gpu":
         absent = absence()
-        if absent:
-            return absent.told("no CUDA device")
-        return _too_few(visible(), cell.device_count)
+        if absent is None and (too_few := _too_few(visible(), cell.device_count)):
+            return too_few
+        absent = absent or divided(cell.device_count)
+        return absent.told("no CUDA device") if absent else ""
     if cell.device_kind == "tpu":
         absent = tpu.absence()
         return absent.told("no TPU") if absent else ""

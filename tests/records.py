@@ -8,9 +8,11 @@ from typing import Any
 
 from harness.metrics import derive
 from harness.schema import (
+    Accelerator,
     Block,
     Contention,
     DataOrigin,
+    Device,
     Environment,
     Epoch,
     Gate,
@@ -50,6 +52,14 @@ PRICE = Price(
     source="a price list",
     snapshot="2026-08.csv",
 )
+
+ACCELERATOR = Accelerator(
+    device=Device("nvml", "some GPU", "0" * 16, "580.65", 80 * 10**9, mig=False),
+    sampling_hz=1.0, samples=3, before=None, after=None, peak_memory_used_bytes=None,
+    peak_own_memory_bytes=None, mean_utilisation=None, mean_power_w=None, max_temperature_c=None,
+    min_sm_clock_hz=None, throttle_reasons=None, throttled=False, other_processes=None,
+)  # fmt: skip
+"""Watched, and nothing seen that hampered it."""
 
 SAMPLES = Samples(
     first_step_s=1.25,

@@ -22,8 +22,8 @@ from harness.cells import Cell, parse_cell
 from harness.child import HERE, Ended, Installation
 from harness.errors import UsageError
 from harness.registry import workload
-from harness.schema import Accelerator, Block, Device, Gate, Memory, Protocol, Report, Samples
-from tests.records import ENVIRONMENT
+from harness.schema import Block, Gate, Memory, Protocol, Report, Samples
+from tests.records import ACCELERATOR, ENVIRONMENT
 from tests.slowed import slowed
 
 CELL = parse_cell("bert/smoke/train/jax/float32/functional/cpu", ["bert"])
@@ -99,20 +99,9 @@ class Stub:
 def test_a_pair_on_a_hampered_accelerator_does_not_count(
     changes: dict[str, Any], counts: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    device = Device("nvml", "some GPU", "0" * 16, "580.65", 80 * 10**9, mig=False)
-    seen = Accelerator(
-        device=device, sampling_hz=1.0, samples=3, before=None, after=None,
-        peak_memory_used_bytes=None, peak_own_memory_bytes=None, mean_utilisation=None,
-        mean_power_w=None, max_temperature_c=None, min_sm_clock_hz=None, throttle_reasons=None,
-        throttled=False, other_processes=None,
-    )  # fmt: skip
-
-    class Watched:
-        def accelerator(self) -> Accelerator:
-            return replace(seen, **changes)
-
     monkeypatch.setattr(ab, "Worker", Stub)
-    monkeypatch.setattr(accelerators, "watched", lambda device: nullcontext((Watched(),)))
+    monkeypatch.setattr(accelerators, "watched", lambda device: nullcontext(()))
+    monkeypatch.setattr(accelerators, "seen", lambda watches: (replace(ACCELERATOR, **changes),))
     found = measure_pair(replace(CELL, device="gpu"), HERE, HERE, number=0)
     assert isinstance(found, Pair)
     assert (found.log_ratio == 0.0) is counts

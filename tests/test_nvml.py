@@ -516,6 +516,18 @@ def test_a_cell_is_told_why_it_has_no_device(machine: Machine) -> None:
     assert "no CUDA device: an NVIDIA driver that is not loaded; load it" in answer.stdout
 
 
+def test_a_cell_does_not_run_on_a_part_of_a_gpu(machine: Machine) -> None:
+    """It would be compared with those of whole ones."""
+    told = []
+    for mig in (0, 1):
+        machine.says(mig=mig)
+        only = ("--only", "bert/smoke/train/jax/float32/functional/gpu")
+        told.append(machine.command("list", *only, "--format", "json").stdout)
+    assert "MIG" not in told[0]
+    assert "no CUDA device: a GPU divided into instances (MIG)" in told[1]
+    assert "nvidia-smi -mig 0" in told[1]
+
+
 # The watch, on made-up readings
 
 DEVICE = Device("nvml", "a GPU", "0" * 16, "580.65.06", GIB, mig=False)

@@ -9,10 +9,12 @@ import pytest
 
 from harness import data
 from harness.cells import BACKENDS, Cell
+from harness.metrics import derive
 from harness.plans import PLANS, planned
 from harness.registry import workload
-from harness.schema import Protocol
+from harness.schema import Exchange, Protocol
 from harness.show import show
+from harness.stages import EXCHANGES
 from harness.summary import summary
 from harness.support import support
 from harness.table import load_table
@@ -38,6 +40,13 @@ def test_two_devices_train_as_one(backend: str) -> None:
         assert (ended.report.batch_size, epoch.steps) == (256, 8)
         losses.append(epoch.loss)
         numerics = ended.report.numerics
+        exchange = ended.report.samples.exchange
+        if (backend, device) == ("torch", "cpu-x2"):
+            assert exchange is not None
+            assert exchange.steps == EXCHANGES
+            assert 0 < exchange.exchange_s < exchange.seconds
+        else:
+            assert exchange is None
     assert (numerics["devices"], numerics["devices_simulated"]) == ("2", "True")
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
 
@@ -82,6 +91,13 @@ def test_scaling_is_the_throughput_beside_that_of_one(tmp_path: Path) -> None:
     assert list(rows["simulated"]) == [False, True]
     text = show(frame, output="table")
     assert "Several devices simulated on a processor that they share" in text
+
+
+def test_the_exchange_between_devices_is_a_share_of_the_step() -> None:
+    run = make_run()
+    assert "collectives_fraction" not in derive(run)
+    samples = replace(run.samples, exchange=Exchange(steps=20, seconds=0.4, exchange_s=0.1))
+    assert derive(replace(run, samples=samples))["collectives_fraction"] == pytest.approx(0.25)
 
 
 def test_without_a_row_of_one_device_there_is_no_scaling(tmp_path: Path) -> None:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from harness import checkpoint, spot_command
-from harness.cells import Cell
+from harness import accelerators, checkpoint, probes, runner, spot_command
+from harness.cells import Cell, parse_cell
 from harness.errors import ResultsError, UsageError, WorkerError
 from harness.interruption import (
     BEFORE,
@@ -26,7 +28,7 @@ from harness.schema import Price
 from harness.spot import HOUR_S, Outlook, best_interval_s, expected_s, outlook
 from harness.stages import Segment
 from harness.table import load_table
-from tests.records import CELL, PRICE, make_run, write_session
+from tests.records import ACCELERATOR, CELL, PRICE, make_run, write_session
 
 RESULTS = Path("results")
 
@@ -200,6 +202,26 @@ def test_a_kill_by_hand() -> None:
 
 
 # The record and the command
+
+
+@pytest.mark.usefixtures("_inside")
+@pytest.mark.parametrize("changes", [{}, {"throttled": True}, {"other_processes": 1}])
+def test_a_kill_on_a_hampered_accelerator_is_not_kept(
+    changes: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    losses = (6, 5, 4, 3, 2, 1)
+    kill = Kill(segments(0, *losses), segments(0, 6, 5, 4), segments(3, 3, 2, 1), 9.0)
+    monkeypatch.setattr(runner, "prepare_data", lambda cells, say: None)
+    monkeypatch.setattr(spot_command, "kill_and_resume", lambda cell, number: kill)
+    monkeypatch.setattr(accelerators, "watched", lambda device: nullcontext(()))
+    monkeypatch.setattr(accelerators, "seen", lambda watches: (replace(ACCELERATOR, **changes),))
+    told: list[str] = []
+    _, through = spot_command.interrupt(
+        [parse_cell(CELL, ["recommender"])], 1, RESULTS, told.append
+    )
+    kept = read_interruptions(RESULTS, probes.machine_name())
+    assert (through, list(kept)) == ((True, [CELL]) if not changes else (False, []))
+    assert ("slowed down" in told[0]) is bool(changes)
 
 
 def seen(**fields: tuple[float, ...]) -> Interruption:

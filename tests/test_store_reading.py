@@ -72,6 +72,10 @@ def test_a_rewritten_but_equal_line_is_not_altered() -> None:
             "field 'samples.steady.0' should hold positive numbers",
         ),
         (
+            {"samples": {"exchange": {"steps": 20, "seconds": 0.0, "exchange_s": 0.1}}},
+            "field 'samples.exchange' should hold positive numbers",
+        ),
+        (
             {"samples": {"infer_latency_s": [1, "x" * 99]}},
             f"field 'samples.infer_latency_s.1' should be a valid number, found '{'x' * 36}...",
         ),
@@ -126,7 +130,7 @@ def test_a_file_from_a_later_version_is_refused(number: int) -> None:
     with pytest.raises(NewerSchemaError) as caught:
         read_file(path)
     assert str(caught.value) == (
-        f"{NAME} was written by a later Epochmark (schema 10; this one reads up to 8). "
+        f"{NAME} was written by a later Epochmark (schema 10; this one reads up to 9). "
         "Upgrade Epochmark to read it."
     )
     assert caught.value.exit_status == 2
@@ -134,8 +138,8 @@ def test_a_file_from_a_later_version_is_refused(number: int) -> None:
 
 def test_older_lines_are_upgraded_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_session(RESULTS, make_run())
-    monkeypatch.setattr(schema_json, "SCHEMA_VERSION", 10)
-    steps = {8: {"replay": "one"}, 9: {"log_tail": "two"}}
+    monkeypatch.setattr(schema_json, "SCHEMA_VERSION", 11)
+    steps = {9: {"replay": "one"}, 10: {"log_tail": "two"}}
     for version, fields in steps.items():
         upgrade = lambda found, extra=fields: found | (extra if found["kind"] == "run" else {})  # noqa: E731
         monkeypatch.setitem(schema_json.UPGRADES, version, upgrade)

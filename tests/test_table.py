@@ -12,7 +12,7 @@ import pytest
 from harness import columns, table
 from harness.errors import NewerSchemaError, ResultsError
 from harness.metrics import METRICS, derive, reaches
-from harness.schema import Block, Memory, Peak, Samples
+from harness.schema import SCHEMA_VERSION, Block, Memory, Peak, Samples
 from harness.store import SessionWriter, parse_file
 from harness.table import Table, load_table
 from tests.records import SAMPLES, failed_run, make_run, write_session
@@ -239,7 +239,7 @@ def test_one_unreadable_file_does_not_hide_the_others() -> None:
 def test_a_file_from_a_later_version_is_refused() -> None:
     write_session(RESULTS, make_run())
     path = write_session(RESULTS)
-    path.write_text(json.dumps({"kind": "session", "schema_version": 9}) + "\n")
+    path.write_text(json.dumps({"kind": "session", "schema_version": SCHEMA_VERSION + 1}) + "\n")
     with pytest.raises(NewerSchemaError):
         load_table(RESULTS)
 

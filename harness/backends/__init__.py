@@ -8,6 +8,7 @@ hand-written function of the backend.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any, Protocol
@@ -97,6 +98,12 @@ class Backend(Protocol):
 
         Returns how, for the record. Called once, after `configure`.
         Raises WorkerError `unavailable` when the framework sees fewer.
+        """
+
+    def collectives(self) -> AbstractContextManager[list[float]] | None:
+        """While it is open, the seconds of each exchange between devices are put into the list.
+
+        None where the exchange is no operation of its own.
         """
 
     def device_peak_bytes(self) -> int | None:

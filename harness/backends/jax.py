@@ -52,6 +52,10 @@ def _on_devices(array: Array) -> jax.Array:
     return jax.device_put(array, distribution.get_data_layout(array.shape).backend_layout)
 
 
+def collectives() -> None:
+    """The compiled step has them in it."""
+
+
 def device_peak_bytes() -> int | None:
     statistics = jax.local_devices()[0].memory_stats()
     return statistics["peak_bytes_in_use"] if statistics else None

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import keras
@@ -15,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness import weights
 from harness.backends import LOOPBACK, Devices, Loss, absent, pipelines, too_few
+from harness.clock import now
 from harness.workload import Array, Batch
 
 PROCESS_PER_DEVICE = True
@@ -73,11 +75,43 @@ def _averaging(optimizer: Any) -> None:
 
     def averaged(grads: Any, trainable_variables: Any = None) -> Any:
         together = _flatten_dense_tensors(grads)
-        dist.all_reduce(together)
+        _all_reduce(together)
         together /= dist.get_world_size()
         return apply(list(_unflatten_dense_tensors(together, grads)), trainable_variables)
 
     optimizer.apply = averaged
+
+
+_listening: list[list[float]] = []
+
+
+@contextmanager
+def collectives() -> Iterator[list[float]]:
+    seconds: list[float] = []
+    _listening.append(seconds)
+    try:
+        yield seconds
+    finally:
+        _listening.pop()
+
+
+def _all_reduce(tensor: Any) -> None:
+    if not _listening:
+        dist.all_reduce(tensor)
+        return
+    _finish()
+    began = now()
+    dist.all_reduce(tensor)
+    _finish()
+    seconds = now() - began
+    for listener in _listening:
+        listener.append(seconds)
+
+
+def _finish() -> None:
+    """Wait for everything that the device was given to do."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
 
 
 def device_peak_bytes() -> int | None:
@@ -135,8 +169,7 @@ class _Shared:
         return _tensor(inputs)
 
     def synchronise(self, result: Any) -> None:
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
+        _finish()
 
     def outputs(self, result: Any) -> NDArray[np.float32]:
         return np.asarray(result.detach().cpu().numpy(), dtype=np.float32)
