@@ -46,7 +46,12 @@ def templates() -> tuple[Fields, list[Fields]]:
 
 
 def write_nights(results: Path, rows: int) -> None:
-    """So many rows in whole nights, at least."""
+    """So many rows in whole nights, at least.
+
+    Raises:
+        FileExistsError: If the folder has runs already, which would be counted with these.
+    """
+    (results / "runs").mkdir(parents=True)
     header, cells = templates()
     draw = random.Random(0)
     for night in range(-(-rows // (len(cells) * REPLICATES))):
