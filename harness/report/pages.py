@@ -10,7 +10,7 @@ import pandas as pd
 
 from harness.metrics import METRICS
 from harness.report.cellpage import cell_page_of
-from harness.report.comparisons import cells_data, contrast_data, contrast_titles
+from harness.report.comparisons import compare_data, contrast_titles
 from harness.report.costs import COSTS, cost_rows, cost_table, kinds_table, offers
 from harness.report.forecasts import forecasts_table, targets_table
 from harness.report.histories import curves, steps_table
@@ -213,9 +213,8 @@ def _tradeoffs(source: Source) -> Iterator[Page]:
 def _compare(source: Source) -> Iterator[Page | DataFile]:
     titles = contrast_titles(source.verdicts)
     yield Page("compare.html", "compare.html", "Compare", {"contrasts": titles})
-    yield DataFile("data/cells.js", "cells", cells_data(source.rows, source.verdicts))
-    for place, contrast in enumerate(source.verdicts.contrasts):
-        yield DataFile(f"data/contrast-{place}.js", f"contrast-{place}", contrast_data(contrast))
+    for key, content in compare_data(source):
+        yield DataFile(f"data/{key}.js", key, content)
 
 
 def _history(source: Source, asv: AsvPages) -> Iterator[Page | DataFile]:
