@@ -13,7 +13,7 @@ from harness.columns import protocol_digest
 from harness.compare import Comparison, NotComparable
 from harness.compare import Row as Compared
 from harness.metrics import METRICS
-from harness.report.parts import axis_title, cell_page, each, slug, span_of, text_of
+from harness.report.parts import cell_page, each, marks, slug, span_of, text_of
 from harness.report.source import Source
 from harness.report.verdicts import Contrast, Verdict, Verdicts, command, ends_of, verdict_of
 from harness.schema import Protocol
@@ -96,7 +96,7 @@ def reason(error: NotComparable, protocols: Protocols) -> str:
             if len(ends) == len(known) > 1:
                 ends = [end | {"timeout_s": ""} for end in ends]
                 told = "; ".join(differing(ends[0], ends[-1])).replace("_", " ")
-        parts.append(f"other {NAMES[one.key]} ({told})")
+        parts.append(f"different {NAMES[one.key]} ({told})")
     return f"Not comparable: {' and '.join(parts)}."
 
 
@@ -155,6 +155,7 @@ def cells_data(kept: pd.DataFrame, verdicts: Verdicts) -> dict[str, Any]:
     }
     return {
         "metrics": [{"name": name, "title": METRICS[name].title} for name in names],
+        "first": _first(kept, verdicts),
         "cells": [
             {
                 "name": f"{row['cell']} @ {row['machine']}, batch {row['batch_size']}",
@@ -162,12 +163,28 @@ def cells_data(kept: pd.DataFrame, verdicts: Verdicts) -> dict[str, Any]:
                 "group": _group(row) if (row["machine"], row["cell"]) in judged else "",
                 "href": cell_page(row),
                 "n": int(row["n"]),
+                "marks": list(marks(row)),
                 "texts": [text_of(row, name) for name in names],
                 "spans": [span_of(row, name) for name in names],
             }
             for row in each(kept)
         ],
     }
+
+
+def _first(kept: pd.DataFrame, verdicts: Verdicts) -> list[int]:
+    """The places of the two cells that the page begins with: a pair with a verdict."""
+    places = {
+        (str(row["machine"]), str(row["cell"])): place for place, row in enumerate(each(kept))
+    }
+    for (machine, _), metrics in verdicts.pairs.items():
+        for pairs in metrics.values():
+            for pair in pairs:
+                ends = [places.get((machine, cell)) for cell in (pair.baseline, pair.contender)]
+                known = [end for end in ends if end is not None]
+                if len(known) == 2:
+                    return known
+    return [0, min(1, len(kept) - 1)]
 
 
 def _names(kept: pd.DataFrame) -> list[str]:

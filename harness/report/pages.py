@@ -13,7 +13,7 @@ from harness.report.cellpage import cell_page_of
 from harness.report.comparisons import compare_data, contrast_titles
 from harness.report.costs import COSTS, cost_rows, cost_table, kinds_table, offers
 from harness.report.forecasts import forecasts_table, targets_table
-from harness.report.histories import curves, steps_table
+from harness.report.histories import curves, lead, steps_table
 from harness.report.matrix import LEVELS, matrix
 from harness.report.parts import Entry, Table, cell_page, each, slug
 from harness.report.source import Source
@@ -222,7 +222,7 @@ def _history(source: Source, asv: AsvPages) -> Iterator[Page | DataFile]:
     context = {
         "curves": found,
         "steps": steps_table(source.history),
-        "history": source.history,
+        "lead": lead(source.history),
         "metrics": METRICS,
         "asv": ASV if asv.there else "",
         "asv_note": asv.note,

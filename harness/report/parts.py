@@ -135,12 +135,14 @@ def span_of(row: Row, metric: str) -> str:
     if metric not in INTERVALS:
         return ""
     low, high = (float(row[end]) for end in INTERVALS[metric])
-    if not isfinite(low + high):
-        return ""
     form = FORMS[METRICS[metric].form]
-    one, other = form(low), form(high)
-    unit = other.partition(" ")[2]
-    return f"{one.removesuffix(f' {unit}')} to {other}"
+    return between(form(low), form(high)) if isfinite(low + high) else ""
+
+
+def between(low: str, high: str) -> str:
+    """An interval in words, its unit said once."""
+    unit = high.partition(" ")[2]
+    return f"{low.removesuffix(f' {unit}')} to {high}"
 
 
 def marks(row: Row) -> tuple[str, ...]:
