@@ -53,7 +53,7 @@ class Differing:
     example: str
 
 
-class NotComparable(UsageError):
+class NotComparableError(UsageError):
     """The sides differ in what must agree, unless that is allowed by name."""
 
     def __init__(self, differing: Sequence[Differing]) -> None:
@@ -140,7 +140,7 @@ class Pair:
     baseline: str
     contender: str
     batch_size: int
-    found: Comparison | NotComparable
+    found: Comparison | NotComparableError
 
 
 def every_pair(session: pd.DataFrame, metric: str) -> Iterator[Pair]:
@@ -153,16 +153,18 @@ def every_pair(session: pd.DataFrame, metric: str) -> Iterator[Pair]:
     for (*_, batch_size), group in kept.groupby(same, observed=True):
         sides = _by_cell(group, (), metric)
         for one, other in combinations(sides, 2):
-            yield Pair(one, other, int(batch_size), _alone_together(sides[one], sides[other], metric))
+            yield Pair(
+                one, other, int(batch_size), _alone_together(sides[one], sides[other], metric)
+            )
 
 
-def _alone_together(one: Side, other: Side, metric: str) -> Comparison | NotComparable:
+def _alone_together(one: Side, other: Side, metric: str) -> Comparison | NotComparableError:
     parts = zip(_axes(one.cell), _axes(other.cell), strict=False)
     crossed = tuple(axis for (axis, this), (_, that) in parts if this != that)
     pair = {_title((one, other), crossed): (one, other)}
     try:
         _refuse(pair, crossed, metric, ())
-    except NotComparable as error:
+    except NotComparableError as error:
         return error
     return _judged(metric, pair, ALPHA, only=((), ()), left_out=0)
 
@@ -228,6 +230,7 @@ KEY_COLUMNS = (
 )  # fmt: skip
 """The columns that the keys are read from."""
 
+
 @dataclass(frozen=True)
 class Side:
     """The usable runs of a cell: a figure, a session and a replicate of each.
@@ -261,7 +264,7 @@ def _refuse(pairs: Pairs, crossed: Sequence[str], metric: str, across: Sequence[
             texts = (tuple(sorted(map(str, side))) for side in sides)
             told.append(Differing(key, cell, *texts, _example(key, *differing[0])))
     if told:
-        raise NotComparable(told)
+        raise NotComparableError(told)
 
 
 def _values(

@@ -15,8 +15,8 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from harness.errors import DataError, ResultsError, UsageError
-from harness.report.asvpages import publish
 from harness.metrics import METRICS
+from harness.report.asvpages import publish
 from harness.report.pages import ASV, FIRST, NAVIGATION, AsvPages, DataFile, Page, pages
 from harness.report.parts import axis_title
 from harness.report.source import Source, read_source

@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 
 from harness.columns import protocol_digest
-from harness.compare import Comparison, NotComparable
+from harness.compare import Comparison, NotComparableError
 from harness.compare import Row as Compared
 from harness.metrics import METRICS
 from harness.report.parts import cell_page, each, marks, slug, span_of, text_of
@@ -84,7 +84,7 @@ NAMES = {
 """What a key of `harness.compare` is called by people."""
 
 
-def reason(error: NotComparable, protocols: Protocols) -> str:
+def reason(error: NotComparableError, protocols: Protocols) -> str:
     """Why two sides are not comparable, in words: a digest tells nobody anything."""
     parts = []
     for one in error.differing:
@@ -222,7 +222,9 @@ def pairs_data(
                 made["sessions"].setdefault(session, command_start(session))
                 known = made["pairs"].setdefault(f"{one}|{other}", [session])
                 if known[0] == session:
-                    known.append([names.index(metric), *_both(pair.found, metric, units, protocols)])
+                    known.append(
+                        [names.index(metric), *_both(pair.found, metric, units, protocols)]
+                    )
     return groups
 
 
@@ -232,13 +234,15 @@ def command_start(session: str) -> str:
 
 
 def _both(
-    found: Comparison | NotComparable, metric: str, units: Units, protocols: Protocols
+    found: Comparison | NotComparableError, metric: str, units: Units, protocols: Protocols
 ) -> list[str]:
-    if isinstance(found, NotComparable):
+    if isinstance(found, NotComparableError):
         return [reason(found, protocols)] * 2
     (row,) = found.rows
     unit = units.get(ends_of(row)[0], "")
-    medians = [formatted(metric, value, quality_unit=unit) for value in (row.baseline, row.contender)]
+    medians = [
+        formatted(metric, value, quality_unit=unit) for value in (row.baseline, row.contender)
+    ]
     verdict = verdict_of(row, found)
     if verdict is None:
         return [row.verdict, row.verdict, *medians]

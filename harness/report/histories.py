@@ -38,6 +38,11 @@ def curves(found: History) -> list[Curve]:
     return [_curve(point, figures) for point, figures in sorted(by_point.items(), key=_name)]
 
 
+def with_curve(found: History) -> set[str]:
+    """The ids of the cells that have one."""
+    return {slug(*one.point) for one in found.series if len(one.values) > 1}
+
+
 def _typed(point: tuple[Any, ...]) -> tuple[str, str, int]:
     machine, cell, batch = point
     return str(machine), str(cell), int(batch)

@@ -12,8 +12,14 @@ from harness.metrics import METRICS
 from harness.report.cellpage import cell_page_of
 from harness.report.comparisons import compare_data, contrast_titles
 from harness.report.costs import COSTS, cost_rows, cost_table, kinds_table, offers
-from harness.report.forecasts import forecasts_table, targets_table
-from harness.report.histories import curves, lead, steps_table
+from harness.report.forecasts import (
+    forecasts_table,
+    matrices,
+    targets_table,
+    unsupported_table,
+    where_from,
+)
+from harness.report.histories import curves, lead, steps_table, with_curve
 from harness.report.matrix import LEVELS, matrix
 from harness.report.parts import Entry, Table, cell_page, each, slug
 from harness.report.source import Source
@@ -181,6 +187,7 @@ def _reasons(rows: pd.DataFrame, status: str) -> list[str]:
 
 
 def _cells(source: Source) -> Iterator[Page]:
+    told = with_curve(source.history)
     runs = dict(list(source.newest.groupby(list(POINT), observed=True)))
     for key, rows in source.rows.groupby(list(POINT), observed=True, sort=False):
         first = each(rows)[0]
@@ -200,7 +207,7 @@ def _cells(source: Source) -> Iterator[Page]:
                 "rows": each(rows),
                 "cell": cell_page_of(rows, frame, records),
                 "file": str(frame["file"].iloc[0]),
-                "history": f"history.html#cell={slug(*key)}",
+                "history": f"history.html#cell={slug(*key)}" if slug(*key) in told else "",
             },
         )
 
@@ -250,7 +257,13 @@ def _cost(source: Source) -> Iterator[Page | DataFile]:
 
 
 def _preflight(source: Source) -> Page:
-    context = {"table": forecasts_table(source.forecasts), "targets": targets_table()}
+    context = {
+        "matrices": matrices(source.forecasts),
+        "table": forecasts_table(source.forecasts),
+        "unsupported": unsupported_table(source.forecasts),
+        "where_from": where_from(source.forecasts),
+        "targets": targets_table(),
+    }
     return Page("preflight.html", "preflight.html", "Preflight", context)
 
 

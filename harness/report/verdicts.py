@@ -16,7 +16,7 @@ from harness.compare import (
     KEY_COLUMNS,
     UNRANKED,
     Comparison,
-    NotComparable,
+    NotComparableError,
     Pair,
     compare,
     every_pair,
@@ -63,7 +63,7 @@ class Contrast:
     contender: str
     arguments: tuple[str, ...]
     comparisons: Mapping[str, Comparison]
-    refused: Mapping[str, NotComparable]
+    refused: Mapping[str, NotComparableError]
 
     @property
     def id(self) -> str:
@@ -230,8 +230,7 @@ def _newest(runs: pd.DataFrame, machine: str) -> Frames:
     """The machine's newest sessions, newest first."""
     own = runs[runs["machine"] == machine]
     return {
-        name: plain(own.loc[own["session"] == name, list(READ)])
-        for name in _sessions(own)[:NEWEST]
+        name: plain(own.loc[own["session"] == name, list(READ)]) for name in _sessions(own)[:NEWEST]
     }
 
 
@@ -276,13 +275,13 @@ def _contrast(
     """One contrast over all metrics; nothing where the sides share no cell that counts."""
     narrow = [side[list(READ)] for side in sides]
     comparisons: dict[str, Comparison] = {}
-    refused: dict[str, NotComparable] = {}
+    refused: dict[str, NotComparableError] = {}
     for metric in FIGURES:
         if any(side[metric].isna().all() for side in narrow):
             continue
         try:
             comparisons[metric] = compare(narrow[0], narrow[1], metric=metric, across=across)
-        except NotComparable as error:
+        except NotComparableError as error:
             refused[metric] = error
             if {one.key for one in error.differing} == {"protocol"}:
                 allowed = (*across, "protocol")

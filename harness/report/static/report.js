@@ -183,7 +183,7 @@
       found.steps.find((step) => step.at === place)?.text ?? "",
       String(found.processes[place]), found.dates[place],
     ]).reverse();
-    const head = ["session", { text: found.title, csv: found.axis }, "step", "processes", "started (UTC)"];
+    const head = ["session", { text: found.title, csv: found.axis }, "change", "processes", "started (UTC)"];
     return [figure, tableOf("points", caption, head, rows, [1, 3])];
   }
 
