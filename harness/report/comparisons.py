@@ -19,6 +19,7 @@ from harness.report.verdicts import Contrast, Verdict, Verdicts, command, ends_o
 from harness.schema import Protocol
 from harness.show import quality_form
 from harness.statistics import ALPHA
+from harness.store import read_file, results_files
 from harness.trend import FIGURES
 from harness.units import ABSENT, differing, formatted, percent
 
@@ -36,12 +37,30 @@ def compare_data(source: Source) -> Iterator[tuple[str, Any]]:
         str(row["cell"]): quality_form(str(row["workload"]), str(row["quality_metric"]))[0]
         for row in each(source.rows)
     }
-    protocols = {protocol_digest(run.protocol): run.protocol for run in source.records.values()}
+    protocols = _protocols(source)
     yield "cells", cells_data(kept, source.verdicts)
     for group, pairs in pairs_data(kept, source.verdicts, units, protocols).items():
         yield f"pairs-{group}", pairs
     for contrast in source.verdicts.contrasts:
         yield f"contrast-{contrast.id}", contrast_data(contrast, units, protocols)
+
+
+def _protocols(source: Source) -> Protocols:
+    """Those of refused comparisons: the table of runs has digests, which tell nobody anything."""
+    wanted = {
+        digest
+        for contrast in source.verdicts.contrasts
+        for error in contrast.refused.values()
+        for one in error.differing
+        if one.key == "protocol"
+        for digest in (*one.baseline, *one.contender)
+    }
+    runs = source.runs[source.runs["protocol"].isin(wanted)]
+    files = set(runs.drop_duplicates("protocol", keep="last")["file"].astype(str))
+    read = [path for path in results_files(source.results) if path.name in files]
+    return {
+        protocol_digest(run.protocol): run.protocol for path in read for run in read_file(path).runs
+    }
 
 
 def contrast_titles(verdicts: Verdicts) -> list[tuple[str, str]]:
@@ -85,7 +104,7 @@ NAMES = {
 
 
 def reason(error: NotComparableError, protocols: Protocols) -> str:
-    """Why two sides are not comparable, in words: a digest tells nobody anything."""
+    """Why two sides are not comparable, in words."""
     parts = []
     for one in error.differing:
         told = one.example

@@ -39,6 +39,7 @@ class Source:
     verdicts: Verdicts
     history: History
     floors: Floors
+    results: Path
     prices: Path
     forecasts: Forecasts
     notices: tuple[str, ...]
@@ -59,6 +60,7 @@ def read_source(results: Path) -> Source:
         verdicts=judge(runs),
         history=history(runs, floors=floors),
         floors=floors,
+        results=results,
         prices=book(results, "prices"),
         forecasts=_forecasts(book(results, "preflight")),
         notices=table.notices,
