@@ -150,12 +150,11 @@ def every_pair(session: pd.DataFrame, metric: str) -> Iterator[Pair]:
     """
     kept = usable(session, metric)
     same = ["workload", "scale", "phase", "batch_size"]
-    for (*_, batch_size), group in kept.groupby(same, observed=True):
+    for _, group in kept.groupby(same, observed=True):
+        batch_size = int(group["batch_size"].iloc[0])
         sides = _by_cell(group, (), metric)
         for one, other in combinations(sides, 2):
-            yield Pair(
-                one, other, int(batch_size), _alone_together(sides[one], sides[other], metric)
-            )
+            yield Pair(one, other, batch_size, _alone_together(sides[one], sides[other], metric))
 
 
 def _alone_together(one: Side, other: Side, metric: str) -> Comparison | NotComparableError:
@@ -260,11 +259,16 @@ def _refuse(pairs: Pairs, crossed: Sequence[str], metric: str, across: Sequence[
             if len(values[0] | values[1]) > 1
         ]
         if differing:
-            cell, *sides = differing[0]
-            texts = (tuple(sorted(map(str, side))) for side in sides)
-            told.append(Differing(key, cell, *texts, _example(key, *differing[0])))
+            cell, one, other = differing[0]
+            told.append(
+                Differing(key, cell, _texts(one), _texts(other), _example(key, cell, one, other))
+            )
     if told:
         raise NotComparableError(told)
+
+
+def _texts(values: set[Any]) -> tuple[str, ...]:
+    return tuple(sorted(map(str, values)))
 
 
 def _values(

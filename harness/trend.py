@@ -165,7 +165,8 @@ def every_series(runs: pd.DataFrame, metrics: Sequence[str]) -> Iterator[Series]
         # A session's first run stands for its texts: to ask each of so many columns takes longer.
         first = kept[~kept.duplicated()]
         rows = runs.loc[first.index, [*point, *_TEXTS]]
-        rows = rows.assign(value=medians[first].to_numpy(), **spread.loc[first].to_dict("list"))
+        rows = rows.assign(value=medians[first].to_numpy())
+        rows[list(spread.columns)] = spread.loc[first].to_numpy()
         rows = rows.sort_values("started_at", kind="stable")
         values = rows["value"].to_numpy(np.float64)
         # Places and not frames: splitting so many columns takes longer than all the rest.
@@ -176,7 +177,8 @@ def every_series(runs: pd.DataFrame, metrics: Sequence[str]) -> Iterator[Series]
 
 def _spread(figures: pd.Series[float], sessions: pd.Series[int]) -> pd.DataFrame:
     """Of each session, how many processes, and `statistics.interval` of them, for all at once."""
-    logs = np.log(figures).groupby(sessions)
+    values = np.log(figures.to_numpy(np.float64))
+    logs = pd.Series(values, index=figures.index).groupby(sessions)
     count = logs.size()
     several = count.where(count > 1)
     half = special.stdtrit(several - 1, (1 + LEVEL) / 2) * logs.std(ddof=1) / np.sqrt(several)

@@ -232,6 +232,8 @@ def test_no_page_asks_another_host_and_all_links_lead_somewhere() -> None:
         assert "default-src 'none'; script-src 'self'" in text
         for address in Reader(text).addresses:
             assert "//" not in address
+            if address == "data:,":  # the icon, which would be asked for otherwise
+                continue
             target = address.partition("#")[0]
             assert (path.parent / target).exists(), (path, address)
 

@@ -171,8 +171,10 @@ def test_every_page_at_every_width(
 def test_axe_finds_nothing_serious(browser: Browser, site: Path, scheme: str) -> None:
     one = visit(browser, site.as_uri(), width=768, scheme=scheme)
     axe = Axe()
+    # It takes half a minute for the hundreds of rows of this one, which are all alike.
+    short = {"preflight.html": "preflight.html#find=v5e+standard+functional"}
     for address in every(site):
-        one.open(address)
+        one.open(short.get(address, address))
         found = axe.run(one.page).response["violations"]
         grave = [
             (rule["id"], [node["target"] for node in rule["nodes"]][:3])
@@ -352,7 +354,7 @@ def test_a_link_within_a_page_leaves_what_was_chosen(browser: Browser, site: Pat
 
 def group_of_site(site: Path, place: int) -> str:
     text = (site / "tradeoffs.html").read_text()
-    return re.findall(r'<option value="([^"]+)"', text)[place]
+    return str(re.findall(r'<option value="([^"]+)"', text)[place])
 
 
 @pytest.mark.parametrize(

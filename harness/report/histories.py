@@ -77,7 +77,7 @@ def _figure(series: Series, steps: list[Step]) -> dict[str, Any]:
             formatted(series.metric, value, quality_unit=unit)
             for value in (series.values.tolist() if few else ())
         ],
-        "processes": rows["processes"].tolist(),
+        "processes": rows["processes"].astype(int).tolist(),
         "low": _ends(rows["low"]),
         "high": _ends(rows["high"]),
         "spans": [
