@@ -7,7 +7,7 @@ files; `harness.compare_command` finds the two sides.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,13 +17,14 @@ from harness import statistics
 from harness.cells import AXES
 from harness.errors import UsageError, unknown
 from harness.metrics import METRICS
-from harness.statistics import ALPHA, Difference
+from harness.statistics import ALPHA, Difference, Rounds
 
 UNRANKED = ("contended", "throttled", "simulated", "altered")
 """Columns of marks: a row that has one counts on no side of a comparison."""
 
 CROSSABLE = ("backend", "precision", "api_style", "device")
-"""Axes over which one workload's cells may be held against each other."""
+"""Axes over which one workload's cells may be held against each other; precisions, which compute
+different things, with `--across precision` only."""
 
 PAIRS = 8
 """From so many replicates on, those of one session are compared in pairs."""
@@ -55,8 +56,17 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Uncompared:
+    """A cell without a run that counts on one side or both: what is there on either, in words."""
+
+    cell: str
+    baseline: str
+    contender: str
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """Every cell of both sides, and those of one side alone.
+    """Every cell of both sides, those of one side alone, and those that have no run that counts.
 
     Bonferroni: with `alpha_per_cell` each, the cells together keep `alpha`.
     """
@@ -67,6 +77,7 @@ class Comparison:
     alpha_per_cell: float
     only_baseline: tuple[str, ...]
     only_contender: tuple[str, ...]
+    uncompared: tuple[Uncompared, ...]
     left_out: int
     mean: Difference | None
 
@@ -96,13 +107,16 @@ def compare(
     if not common:
         raise UsageError(_nothing_in_common(baseline, contender, kept, metric))
     pairs = {name: (groups[0][name], groups[1][name]) for name in common}
+    every = [_by_cell(side, crossed) for side in (baseline, contender)]
+    uncompared = tuple(_uncompared(every, groups, metric))
     kinds = [_by_cell(_kinds(side), crossed) for side in kept]
     _refuse({name: (kinds[0][name], kinds[1][name]) for name in common}, crossed, metric, across)
     return _judged(
         metric,
         {_title(name, pair, crossed): pair for name, pair in pairs.items()},
         alpha,
-        only=(_alone(groups[0], groups[1]), _alone(groups[1], groups[0])),
+        only=(_alone(*every), _alone(*every[::-1])),
+        uncompared=uncompared,
         left_out=len(baseline) + len(contender) - sum(map(len, kept)),
     )
 
@@ -130,6 +144,7 @@ def _same(name: str) -> Callable[[pd.Series[Any], Sequence[str]], Hashable]:
 
 KEYS: Mapping[str, Callable[[pd.Series[Any], Sequence[str]], Hashable]] = {
     "version": _version,
+    "precision": _same("precision"),
     "batch": _same("batch_size"),
     "machine": _same("machine"),
     "protocol": _same("protocol"),
@@ -154,7 +169,8 @@ def _settings(row: pd.Series[Any], crossed: Sequence[str]) -> dict[str, str]:
 
 
 KEY_COLUMNS = (
-    "workload_version", "batch_size", "machine", "protocol", "numerics", "energy_method",
+    "workload_version", "precision", "batch_size", "machine", "protocol", "numerics",
+    "energy_method",
 )  # fmt: skip
 """The columns that the keys are read from."""
 
@@ -249,6 +265,46 @@ def _alone(groups: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, .
     return tuple(name for name in groups if name not in others)
 
 
+def _uncompared(
+    every: Sequence[Mapping[str, pd.DataFrame]],
+    usable: Sequence[Mapping[str, pd.DataFrame]],
+    metric: str,
+) -> Iterator[Uncompared]:
+    """Cells that a side has runs of, but none that counts.
+
+    Not those that simply have no such figure, as an inference has no training step.
+    """
+    without = {_ABSENT, _without(metric)}
+    for name in sorted({*every[0], *every[1]}):
+        if any(name in all_ and name not in kept for all_, kept in zip(every, usable, strict=True)):
+            told = [_found(side.get(name), metric) for side in every]
+            if not without.issuperset(told):
+                yield Uncompared(name, *told)
+
+
+_ABSENT = "absent"
+
+
+def _without(metric: str) -> str:
+    return f"ok without {metric}"
+
+
+def _found(side: pd.DataFrame | None, metric: str) -> str:
+    """What a side's runs of a cell are, such as `ok`, `oom` or `ok but contended`."""
+    if side is None:
+        return _ABSENT
+    return " and ".join(dict.fromkeys(_kind(row, metric) for _, row in side.iterrows()))
+
+
+def _kind(row: pd.Series[Any], metric: str) -> str:
+    marks = [mark for mark in UNRANKED if row[mark]]
+    if row["status"] != "ok":
+        return str(row["status"])
+    if marks:
+        return f"ok but {' and '.join(marks)}"
+    return "ok" if pd.notna(row[metric]) else _without(metric)
+
+
 def _nothing_in_common(
     baseline: pd.DataFrame, contender: pd.DataFrame, kept: Sequence[pd.DataFrame], metric: str
 ) -> str:
@@ -263,17 +319,30 @@ def _nothing_in_common(
 
 
 def _judged(
-    metric: str, pairs: Pairs, alpha: float, *, only: tuple[Any, Any], left_out: int
+    metric: str,
+    pairs: Pairs,
+    alpha: float,
+    *,
+    only: tuple[Any, Any],
+    uncompared: tuple[Uncompared, ...],
+    left_out: int,
 ) -> Comparison:
     figures = {name: _figures(metric, *pair) for name, pair in pairs.items()}
-    differences = [found[-1] for found in figures.values() if found[-1] is not None]
-    per_cell = alpha / max(1, len(differences))
+    judged = [name for name, found in figures.items() if found[-1] is not None]
+    per_cell = alpha / max(1, len(judged))
     rows = tuple(
         Row(name, *values, processes, reason or _verdict(metric, difference, per_cell), difference)
         for name, (reason, values, processes, difference) in figures.items()
     )
-    mean = statistics.mean_difference(differences) if differences else None
-    return Comparison(metric, rows, alpha, per_cell, *only, left_out, mean)
+    rounds = [(_rounds(metric, pairs[name][0]), _rounds(metric, pairs[name][1])) for name in judged]
+    mean = statistics.mean_difference(rounds) if rounds else None
+    return Comparison(metric, rows, alpha, per_cell, *only, uncompared, left_out, mean)
+
+
+def _rounds(metric: str, side: pd.DataFrame) -> Rounds:
+    """A session measures all of its cells once before it measures any a second time."""
+    names = zip(side["session"].astype(str), side["replicate"], strict=True)
+    return list(zip(names, side[metric].tolist(), strict=True))
 
 
 def _figures(

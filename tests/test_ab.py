@@ -108,6 +108,30 @@ def test_a_pair_on_a_hampered_accelerator_does_not_count(
     assert (found.log_ratio is None) is not counts
 
 
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_sides_take_turns_in_being_started_first(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The baseline's figures stay the baseline's."""
+    started: list[Installation] = []
+
+    class Noted(Stub):
+        def __init__(self, job: object, side: Installation) -> None:
+            super().__init__()
+            started.append(side)
+            self._seconds = 0.1 if side == HERE else 0.3
+
+        def turn(self, steps: int) -> Block:
+            return Block(1, self._seconds)
+
+    monkeypatch.setattr(ab, "Worker", Noted)
+    other = Installation(variables={"X": "1"})
+    found = measure_pair(CELL, HERE, other, number=number)
+    assert started == ([HERE, other] if number == 0 else [other, HERE])
+    assert isinstance(found, Pair)
+    assert found.log_ratio == pytest.approx(math.log(3.0))
+
+
 # The rule that ends the pairing
 
 
