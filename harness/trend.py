@@ -46,7 +46,8 @@ noise, where that is known."""
 
 CAUSES = (
     "suite_commit", "workload_version", "keras", "tensorflow", "jax", "torch", "numpy", "python",
-    "os", "cpu", "accelerators", "protocol", "numerics", "data_source", "price", "price_snapshot",
+    "os", "cpu", "accelerators", "driver", "variables", "protocol", "numerics", "data_source",
+    "price", "price_snapshot",
 )  # fmt: skip
 """Columns that can explain a step when they change at it."""
 
@@ -124,7 +125,7 @@ def history(
     long = [series for series in every if len(series.values) >= 2 * segment]
     per_series = alpha / max(1, len(long))
     rule = _Rule(segment, magnitude, floors or {}, per_series)
-    newest = str(runs.loc[runs["started_at"].idxmax(), "session"]) if len(runs) else ""
+    newest = _newest(runs) if len(runs) else ""
     steps = [step for series in long for step in _steps(series, rule, newest)]
     steps.sort(key=lambda step: (step.started_at, step.cell, step.metric))
     return History(tuple(steps), every, len(every) - len(long), per_series)
@@ -169,6 +170,11 @@ def every_series(runs: pd.DataFrame, metrics: Sequence[str]) -> Iterator[Series]
         groups: dict[Any, Any] = rows.groupby(point, sort=False, observed=True).indices
         for name, places in groups.items():
             yield Series(tuple(name), metric, values[places], rows, places)
+
+
+def _newest(runs: pd.DataFrame) -> str:
+    """The session of the run that began last."""
+    return str(runs["session"].iloc[int(np.argmax(runs["started_at"].to_numpy(object)))])
 
 
 def _steps(series: Series, rule: _Rule, newest: str) -> Iterator[Step]:

@@ -55,6 +55,7 @@ def timed(
         },
         rounds=rounds,
     )
+    assert benchmark.stats is not None
     seconds = sorted(benchmark.stats.stats.data)
     command = f"{arguments[0]}, again" if again else arguments[0]
     record("rows", {"command": command, "rows": ROWS, "seconds": seconds}, key="command")
