@@ -365,16 +365,15 @@ def _figures(
 def _difference(metric: str, baseline: pd.DataFrame, contender: pd.DataFrame) -> Difference:
     """Paired where one session measured both sides in turns, often enough.
 
-    Pairs take out what moves both sides, and cost half of the degrees of freedom.
+    Pairs take out what moves both sides, and cost half of the degrees of freedom. A turn that
+    counts on one side only is in no pair.
     """
-    sides = (baseline, contender)
-    one, other = (side[metric].tolist() for side in sides)
-    turns, places = (list(zip(side["session"], side["replicate"], strict=True)) for side in sides)
-    matched = len(turns) == len(set(turns)) == len(places) and set(turns) == set(places)
-    if matched and len(turns) >= PAIRS:
-        found = dict(zip(places, other, strict=True))
-        return statistics.paired_difference(one, [found[turn] for turn in turns])
-    return statistics.difference(one, other)
+    one, other = (_rounds(metric, side) for side in (baseline, contender))
+    turns = [dict(side) for side in (one, other)]
+    common = [turn for turn in turns[0] if turn in turns[1]]
+    if len(turns[0]) == len(one) and len(turns[1]) == len(other) and len(common) >= PAIRS:
+        return statistics.paired_difference(*([side[turn] for turn in common] for side in turns))
+    return statistics.difference(*([value for _, value in side] for side in (one, other)))
 
 
 def _verdict(metric: str, difference: Difference | None, alpha: float) -> str:

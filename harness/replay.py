@@ -22,6 +22,9 @@ from harness.units import differing, formatted, percent
 FIGURE = {"train": "step_time_s", "infer": "infer_throughput_examples_per_s"}
 """What is compared of each phase: the one figure with many samples."""
 
+WIDEST = 0.5
+"""Within a floor above this share a figure is not called reproduced: half as much again would do."""
+
 Say = Callable[[str], None]
 
 
@@ -57,7 +60,8 @@ class Replay:
             return False
         if self.ratio is None or self.floor is None or self.disturbed:
             return None
-        return 1 / (1 + self.floor) <= self.ratio <= 1 + self.floor
+        within = 1 / (1 + self.floor) <= self.ratio <= 1 + self.floor
+        return None if within and self.floor > WIDEST else within
 
 
 def replay(name: str, results: Path, *, weights: Path | None, say: Say) -> Replay:
@@ -158,6 +162,11 @@ def _verdict(found: Replay) -> str:
         return (
             f"No verdict: {head}, and this machine's noise is not known for the cell. Measure it "
             f"with `epochmark doctor --calibrate --only '{found.published.cell}'`."
+        )
+    if found.reproduced is None:
+        return (
+            f"No verdict: {head}, and runs of the same code differ by up to "
+            f"{percent(found.floor)} here."
         )
     word = "Reproduced" if found.reproduced else "Not reproduced"
     return f"{word}: {head}; the noise floor here is {percent(found.floor)}."

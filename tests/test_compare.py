@@ -146,15 +146,21 @@ def test_a_figure_that_is_not_positive_has_no_ratio(tmp_path: Path) -> None:
     assert only_row(found).verdict == "no verdict: not positive"
 
 
-def test_one_sessions_replicates_are_compared_in_pairs(tmp_path: Path) -> None:
-    """A machine that gets slower and slower hides nothing when both sides were measured in turn."""
+@pytest.mark.parametrize("lost", [False, True])
+def test_one_sessions_replicates_are_compared_in_pairs(tmp_path: Path, lost: bool) -> None:
+    """A machine that gets slower and slower hides nothing when both sides were measured in turn.
+
+    Nor where a turn counts on one side only.
+    """
     drift = (1.0, 1.3, 1.7, 2.4, 2.0, 1.6, 1.2, 1.1)
+    busy = Contention(others_cpu_share=0.5, contended=True)
+    odd = [timed(9.0, 8, cell=CELL, contention=busy), timed(0.05, 8, cell=TORCH)] if lost else []
     runs = [
         timed(0.01 * factor * ratio * (1 + 0.0005 * place), place, cell=cell)
         for place, factor in enumerate(drift)
         for cell, ratio in ((CELL, 1.0), (TORCH, 1.05 + 0.001 * place))
     ]
-    write_session(tmp_path, *runs, session=ONE)
+    write_session(tmp_path, *runs, *odd, session=ONE)
     row = only_row(both(tmp_path, "*/jax/*", "*/torch/*"))
     assert row.verdict == "slower"
     assert row.cell == CELL.replace("/jax/", "/jax|torch/")

@@ -236,6 +236,19 @@ def test_a_floor_of_nothing_is_none(tmp_path: Path, worker: Callable[..., list[J
     assert "this machine's noise is not known for the cell" in replay.text(found)
 
 
+def test_a_floor_that_half_the_figure_stays_within_gives_no_verdict(
+    tmp_path: Path, worker: Callable[..., list[Job]]
+) -> None:
+    run = published(tmp_path)
+    write_floors(tmp_path, "m", {run.cell: replace(FLOOR, step_times_s=(0.1, 0.12, 0.08, 0.15))})
+    worker(0.012)
+    found = replayed(tmp_path)
+    assert found.reproduced is None
+    assert "No verdict: step_time_s is 12.0 ms, 1.200 times the published one, and runs " in (
+        replay.text(found)
+    )
+
+
 def test_a_published_figure_that_other_work_disturbed_has_no_verdict(
     tmp_path: Path, worker: Callable[..., list[Job]]
 ) -> None:
