@@ -23,7 +23,7 @@ FIGURE = {"train": "step_time_s", "infer": "infer_throughput_examples_per_s"}
 """What is compared of each phase: the one figure with many samples."""
 
 WIDEST = 0.5
-"""Within a floor above this share a figure is not called reproduced: half as much again would do."""
+"""Within a floor above this share no figure is called reproduced: half as much again would do."""
 
 Say = Callable[[str], None]
 
