@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from harness import ab, ab_command, accelerators, data, sides
 from harness.ab import Failure, Outcome, Pair, duel, measure_pair
 from harness.ab_command import Request
 from harness.cells import Cell, parse_cell
 from harness.child import HERE, Ended, Installation
+from harness.cli import app
 from harness.errors import UsageError
 from harness.registry import workload
 from harness.schema import Block, Gate, Memory, Protocol, Report, Samples
@@ -314,6 +316,29 @@ def request(**changes: object) -> Request:
         "timeout_s": 60.0,
     }
     return Request(**(given | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "threshold", "status"),
+    [(1.1, "0", 1), (1.1, "20", 0), (0.9, "0", 0), (None, "0", 1)],
+)
+def test_a_regression_beyond_the_threshold_is_exit_status_1(
+    ratio: float | None, threshold: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so is a contender that does not run."""
+
+    def met(cell: Cell, *sides: object, number: int, **named: object) -> Pair | Failure:
+        if ratio is None:
+            return Failure("contender", KILLED)
+        return pair(*[ratio * math.exp(0.001 * (-1) ** number)] * 3)
+
+    monkeypatch.setattr(ab_command, "measure_pair", met)
+    monkeypatch.setattr(ab_command.runner, "prepare_data", lambda cells, log: None)
+    arguments = ["ab", "--env", "X=1", "--only", CELL.id, "--threshold", threshold]
+    found = CliRunner().invoke(app, arguments)
+    assert found.exit_code == status
+    verdict = {1.1: "slower", 0.9: "faster", None: "the contender ended as 'oom'"}[ratio]
+    assert verdict in found.stdout
 
 
 @pytest.mark.parametrize(
