@@ -9,7 +9,15 @@ import pandas as pd
 from harness.cells import BACKENDS, PRECISIONS
 from harness.compare import UNRANKED, usable
 from harness.metrics import METRICS
-from harness.report.parts import Entry, Row, Table, cell_page, each, figure, marks
+from harness.report.parts import (
+    Entry,
+    Row,
+    Table,
+    cell_page,
+    each,
+    figure,
+    remarks,
+)
 from harness.show import USUAL
 from harness.units import digits
 
@@ -78,7 +86,7 @@ def _entry(row: Row, metric: str, same: pd.Series[float]) -> Entry:
     if not isfinite(value):
         return Entry("no value", href=page, css="none")
     own = figure(row, metric)
-    notes = [*own.notes, *_count(row), *marks(row)]
+    notes = [*own.notes, *_count(row), *remarks(row)]
     css = "unranked" if any(row[mark] for mark in UNRANKED) else ""
     better = METRICS[metric].direction
     relative = ""

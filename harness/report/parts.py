@@ -16,6 +16,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.compare import UNRANKED
 from harness.metrics import METRICS
 from harness.show import quality_form
 from harness.summary import INTERVALS, POINT
@@ -25,6 +26,15 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette (2008), which colour-blind readers can tell apart."""
 
 SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "x")
+
+MARKS = {
+    "contended": "other work ran beside it",
+    "throttled": "on a throttled accelerator",
+    "simulated": "devices simulated on a processor",
+    "extrapolated": "epoch extrapolated",
+    "altered": "changed after it was written",
+}
+"""What each mark of a row says."""
 
 Row = Mapping[str, Any]
 """A row of a summary or of the table of runs, by its columns."""
@@ -145,14 +155,19 @@ def span_of(row: Row, metric: str) -> str:
 
 def marks(row: Row) -> tuple[str, ...]:
     """What must be known about a row beside its numbers."""
-    words = {
-        "contended": "other work ran beside it",
-        "throttled": "on a throttled accelerator",
-        "simulated": "devices simulated on a processor",
-        "extrapolated": "epoch extrapolated",
-        "altered": "changed after it was written",
-    }
-    return tuple(text for name, text in words.items() if row[name])
+    return tuple(text for name, text in MARKS.items() if row[name])
+
+
+def remarks(row: Row) -> tuple[str, ...]:
+    """The same, and what became of the cell's other processes (`harness.report.source`)."""
+    return (*marks(row), *filter(None, [str(row["beside"])]))
+
+
+def why_unranked(row: Row) -> str:
+    """The status of a row that is not ok, or the mark for which it counts in no comparison."""
+    if row["status"] != "ok":
+        return str(row["status"])
+    return " and ".join(MARKS[name] for name in UNRANKED if row[name])
 
 
 def name_of(row: Row, *axes: str) -> str:

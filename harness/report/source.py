@@ -12,8 +12,9 @@ from harness.advise import Floors
 from harness.cellbook import book
 from harness.errors import ResultsError
 from harness.preflight import read_forecasts
+from harness.report.chosen import chosen, others, undisturbed
 from harness.report.forecasts import Forecasts
-from harness.report.parts import plain
+from harness.report.parts import each, plain, point_of
 from harness.report.verdicts import Verdicts, judge
 from harness.schema import Run
 from harness.store import read_file, results_files
@@ -28,13 +29,13 @@ from harness.trend_command import known_floors
 class Source:
     """The table of runs, its summary, and what was judged from it.
 
-    `newest` are the runs that the summary is of, `records` their full records by machine, session
-    and run. `prices` is the folder that has the price book.
+    `counted` are the runs of the sessions that count (`harness.report.chosen`), `records` what the
+    files have of them, by machine, session and run. `prices` is the folder that has the price book.
     """
 
     runs: pd.DataFrame
     rows: pd.DataFrame
-    newest: pd.DataFrame
+    counted: pd.DataFrame
     records: Mapping[tuple[str, str, str], Run]
     verdicts: Verdicts
     history: History
@@ -50,12 +51,12 @@ def read_source(results: Path) -> Source:
     table = load_table(results)
     runs = table.frame
     floors = known_floors(results, runs)
-    newest = plain(latest(runs))
+    counted = plain(latest(chosen(runs)))
     return Source(
         runs=runs,
-        rows=plain(summary(runs)),
-        newest=newest,
-        records=_records(results, newest),
+        rows=_rows(counted),
+        counted=counted,
+        records=_records(results, counted),
         verdicts=judge(runs),
         history=history(runs, floors=floors),
         floors=floors,
@@ -66,13 +67,21 @@ def read_source(results: Path) -> Source:
     )
 
 
+def _rows(counted: pd.DataFrame) -> pd.DataFrame:
+    """The summary; `beside` tells what became of the processes that a row leaves out."""
+    rows = plain(summary(undisturbed(counted)))
+    told = others(counted)
+    words = [told.get(point_of(row), "") if row["status"] == "ok" else "" for row in each(rows)]
+    return rows.assign(beside=words)
+
+
 def _forecasts(results: Path) -> Forecasts:
     return {name: read_forecasts(results, name) for name in TARGETS}
 
 
-def _records(results: Path, newest: pd.DataFrame) -> dict[tuple[str, str, str], Run]:
-    """The samples behind the newest runs; those of older sessions are not read."""
-    names = set(newest["file"].astype(str))
+def _records(results: Path, counted: pd.DataFrame) -> dict[tuple[str, str, str], Run]:
+    """The samples behind the runs that count; those of other sessions are not read."""
+    names = set(counted["file"].astype(str))
     found: dict[tuple[str, str, str], Run] = {}
     for path in results_files(results):
         if path.name not in names:

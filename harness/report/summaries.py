@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.report.pages import about, panels
+from harness.report.panels import about, panels
 from harness.report.parts import each, slug
 from harness.report.source import Source
 from harness.report.winners import Winner, one_each, winners
@@ -36,7 +36,7 @@ def badges(source: Source) -> list[Badge]:
 def firsts(source: Source) -> dict[str, Winner]:
     """For each workload the group that its panel shows first."""
     chosen: dict[str, Winner] = {}
-    for panel in panels(source.rows):
+    for panel in panels(source):
         found = one_each(winners(panel.rows, source.verdicts))
         chosen = {**{winner.workload: winner for winner in found}, **chosen}
     return chosen

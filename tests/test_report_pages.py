@@ -1,0 +1,282 @@
+"""The report's tables: which session counts, what is ranked, and what is said of the rest."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+from html import unescape
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.report.build import build
+from harness.report.chosen import chosen
+from harness.report.panels import about_panel, note_of_scale, panels
+from harness.report.parts import each
+from harness.report.source import Source, read_source
+from harness.report.winners import Winner, winners
+from harness.schema import STATUSES, Contention, Run
+from harness.table import load_table
+from tests.records import CELL, ENVIRONMENT, failed_run, make_run, write_session
+from tests.test_report import ROOT, Reader, cell, replicated, timed
+
+RESULTS = Path("results")
+SITE = Path("site")
+OLD, NEW = "20261120T000000Z-aaa", "20261121T000000Z-bbb"
+BUSY = Contention(0.1, 1.2, 0.01, 0.4, contended=True)
+
+
+@pytest.fixture(autouse=True)
+def _inside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EPOCHMARK_CACHE", "cache")
+
+
+@pytest.fixture(scope="module")
+def committed(tmp_path_factory: pytest.TempPathFactory) -> Source:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("EPOCHMARK_CACHE", str(tmp_path_factory.mktemp("cache")))
+        return read_source(ROOT / "results")
+
+
+def session(name: str, *runs: Run) -> None:
+    day = f"{name[:4]}-{name[4:6]}-{name[6:8]}T00:00:00Z"
+    dated = [replace(run, started_at=day) for run in runs]
+    write_session(RESULTS, *dated, session=name, started_at=day)
+
+
+def several(backend: str, step: float, count: int = 3, **changes: Any) -> list[Run]:
+    return [timed(backend, place, step * (1 + 0.01 * place), **changes) for place in range(count)]
+
+
+def that_count() -> dict[str, set[str]]:
+    """The sessions that count, by backend."""
+    found = chosen(load_table(RESULTS).frame)
+    return {
+        str(name): {*part["session"].astype(str)}
+        for name, part in found.groupby("backend", observed=True)
+    }
+
+
+def only(found: list[Winner]) -> Winner:
+    (winner,) = found
+    return winner
+
+
+def text_of(path: Path) -> str:
+    """What a page says, without its tags."""
+    return re.sub(r"\s+", " ", unescape(re.sub(r"<[^>]*>", " ", path.read_text())))
+
+
+# Which session counts
+
+
+def test_a_newer_single_process_does_not_displace_several() -> None:
+    session(OLD, *several("jax", 0.01), *several("torch", 0.03))
+    session(NEW, timed("jax", 0, 0.05), timed("torch", 0, 0.03))
+    assert that_count() == {"jax": {OLD}, "torch": {OLD}}
+
+
+def test_of_sessions_with_several_processes_the_newest_counts() -> None:
+    session(OLD, *several("jax", 0.01, 5), *several("torch", 0.03, 5))
+    session(NEW, *several("jax", 0.01, 2), *several("torch", 0.03, 2))
+    assert that_count() == {"jax": {NEW}, "torch": {NEW}}
+
+
+def test_the_session_that_has_the_backends_side_by_side_counts() -> None:
+    session(OLD, *several("jax", 0.01), *several("torch", 0.03))
+    session(NEW, *several("jax", 0.01, 9))
+    assert that_count() == {"jax": {OLD}, "torch": {OLD}}
+
+
+NEWER = replace(ENVIRONMENT, packages=ENVIRONMENT.packages | {"jax": "0.11.0"})
+
+
+@pytest.mark.parametrize(
+    "run",
+    [
+        timed("jax", 0, 0.05, environment=NEWER),
+        timed("jax", 0, 0.05, workload_version="1.1.0"),
+        timed("jax", 0, 0.05, protocol=replace(make_run().protocol, train_steps=3)),
+        failed_run("nan", "the loss is not finite", cell=cell("jax")),
+    ],
+    ids=["software", "workload", "protocol", "failure"],
+)
+def test_what_is_news_counts_though_it_is_one_process(run: Run) -> None:
+    session(OLD, *several("jax", 0.01))
+    session(NEW, run)
+    assert that_count() == {"jax": {NEW}}
+
+
+def test_another_version_of_another_backend_is_no_news() -> None:
+    session(OLD, *several("torch", 0.01))
+    session(NEW, timed("torch", 0, 0.05, environment=NEWER))
+    assert that_count() == {"torch": {OLD}}
+
+
+def test_every_page_has_the_same_session_of_a_cell() -> None:
+    session(OLD, *several("jax", 0.01), *several("torch", 0.03))
+    session(NEW, timed("jax", 0, 0.05), timed("torch", 0, 0.02))
+    build(RESULTS, SITE)
+    page = {name: Reader((SITE / name).read_text()) for name in ("index.html", "cost.html")}
+    head, row = page["index.html"].tables["matrix-step_time_s"]
+    shown = {title: value for (title, _), (_, value) in zip(head, row, strict=True)}
+    card = next(rows for name, rows in page["index.html"].tables.items() if "backends" in name)
+    costs = page["cost.html"].tables["costs"]
+    for backend in ("jax", "torch"):
+        (path,) = SITE.glob(f"cell/*-{backend}-*")
+        own = Reader(path.read_text()).tables
+        (step,) = [row for row in own["figures"] if row[0][0] == "step"]
+        assert (backend, step[1]) in [(row[0][0], row[1]) for row in card]
+        assert shown[f"{backend} float32"] == step[1][1]
+        (fixed,) = [row for row in own["figures"] if row[0][0] == "fixed cost"]
+        assert fixed[1][1] in [row[4][1] for row in costs]
+        assert OLD in path.read_text()
+
+
+def test_no_advice_contradicts_a_sure_card(committed: Source) -> None:
+    """In the committed results a newer session of single processes told otherwise."""
+    from harness.report.tradeoffs import tradeoffs
+
+    found = tradeoffs(committed.rows, committed.counted, committed.floors)
+    recommended = {
+        row[0].href for one in found for row in one.table.rows if "recommended" in row[-2].text
+    }
+    slower = {
+        row[0].href
+        for panel in panels(committed)
+        for winner in winners(panel.rows, committed.verdicts)
+        if winner.sure
+        for row in winner.table.rows
+        if row[3].text == "surely slower"
+    }
+    assert len(recommended) >= 4
+    assert len(slower) >= 6
+    assert not recommended & slower
+
+
+# What is ranked, and what is said of the rest
+
+
+def card_of(*runs: Run) -> Winner:
+    session(NEW, *runs)
+    source = read_source(RESULTS)
+    return only(winners(source.rows, source.verdicts))
+
+
+def test_one_backend_alone_was_measured_alone() -> None:
+    assert card_of(timed("jax", 0, 0.01)).sentence == (
+        "Only jax was measured: 10.0 ms for a step."
+    )
+
+
+@pytest.mark.parametrize("status", [one for one in STATUSES if one != "ok"])
+def test_a_backend_that_failed_is_on_the_card(status: str) -> None:
+    failed = failed_run(status, "why so", cell=cell("torch"), run="r2")
+    winner = card_of(timed("jax", 0, 0.01), failed)
+    assert winner.sentence == (
+        f"Only jax can be ranked: 10.0 ms for a step. Not ranked: torch ({status})."
+    )
+    last = winner.table.rows[-1]
+    assert (last[0].text, last[3].text, last[3].notes) == (
+        "torch",
+        f"not ranked: {status}",
+        ("why so",),
+    )
+
+
+def test_a_faster_backend_beside_other_work_is_on_the_card_and_not_ranked() -> None:
+    winner = card_of(timed("jax", 0, 0.01), timed("torch", 0, 0.002, contention=BUSY))
+    assert winner.best == "jax"
+    assert winner.sentence.endswith("Not ranked: torch (other work ran beside it).")
+    last = winner.table.rows[-1]
+    assert (last[0].text, last[1].text) == ("torch", "2.00 ms")
+    assert last[3].text == "not ranked: other work ran beside it"
+
+
+def test_a_disturbed_process_is_left_out_and_told() -> None:
+    busy = timed("jax", 5, 0.5, contention=BUSY)
+    killed = failed_run("oom", "killed", cell=cell("jax"), run="r9", replicate=6)
+    winner = card_of(*several("jax", 0.01), *several("torch", 0.03), busy, killed)
+    first = winner.table.rows[0]
+    assert (first[0].text, first[1].text) == ("jax", "10.1 ms")
+    assert first[0].notes == (
+        "1 of 5 processes: other work ran beside it; 1 of 5 processes: oom",
+    )
+    build(RESULTS, SITE)
+    entry = re.search(r"<td class=\"h0 n\"[^>]*>.*?</td>", (SITE / "index.html").read_text())
+    assert entry is not None
+    assert "1 of 5 processes: oom" in entry[0]
+
+
+def test_a_workload_without_any_ranked_backend_is_named() -> None:
+    other = failed_run("timeout", "slow", cell="bert/smoke/train/jax/float32/functional/cpu")
+    session(NEW, timed("jax", 0, 0.01), replace(other, run="r2"))
+    build(RESULTS, SITE)
+    assert "Not ranked at all: bert (jax: timeout)." in text_of(SITE / "index.html")
+
+
+def test_what_would_make_it_sure_is_said() -> None:
+    winner = card_of(timed("jax", 0, 0.01), timed("torch", 0, 0.03))
+    assert winner.remedy == "epochmark run --plan quick --replicates 5"
+
+
+def test_a_cell_of_no_plan_is_named_by_a_glob() -> None:
+    custom = CELL.replace("functional", "it's")
+    winner = card_of(make_run(cell=custom))
+    assert winner.remedy == (
+        "epochmark run --only 'recommender/smoke/train/*/float32/it'\"'\"'s/cpu' --replicates 5"
+    )
+
+
+def test_several_processes_need_no_more() -> None:
+    assert card_of(*replicated()).remedy == ""
+
+
+def test_inference_is_said_in_calls() -> None:
+    infer = CELL.replace("train", "infer")
+    samples = replace(make_run().samples, steady=(), epochs=(), infer_latency_s=(0.002,))
+    (metric,) = {card_of(make_run(cell=infer, samples=samples)).sentence}
+    assert metric == "Only jax was measured: 2.00 ms for a call on one example."
+
+
+# Panels
+
+
+def test_a_panel_says_what_it_was_measured_on() -> None:
+    session(NEW, timed("jax", 0, 0.01))
+    source = read_source(RESULTS)
+    (panel,) = panels(source)
+    assert about_panel(panel, source) == (
+        "Some CPU @ 2.0 GHz, 2 cores, 8.00 GiB; Keras 3.15.0, JAX 0.10.0; measured 2026-11-21."
+    )
+
+
+def test_the_reduced_networks_are_told_from_the_declaration(committed: Source) -> None:
+    notes = {panel.title: note_of_scale(panel.rows) for panel in panels(committed)}
+    standard = next(note for title, note in notes.items() if title.startswith("standard"))
+    assert "bert" not in standard
+    smoke = next(note for title, note in notes.items() if title.startswith("smoke, train"))
+    assert smoke == (
+        "Scale smoke is not the published form of bert, lstm_eta, recommender and resnet50: "
+        "what is reduced stands with each."
+    )
+
+
+def test_the_machine_measured_last_is_the_first_page_which_also_has_a_name() -> None:
+    session(OLD, *(timed(name, 0, 0.01) for name in ("jax", "torch", "tensorflow")))
+    session(NEW, timed("jax", 0, 0.01, environment=replace(ENVIRONMENT, machine="mine")))
+    build(RESULTS, SITE)
+    first = (SITE / "index.html").read_text()
+    assert "recommender, smoke, train, cpu, mine" in first
+    assert (SITE / "overview-mine--smoke--train--cpu.html").exists()
+    assert (SITE / "overview-laptop--smoke--train--cpu.html").exists()
+    build(RESULTS, SITE)
+    session("20261125T000000Z-ccc", timed("jax", 0, 0.01))
+    again = Path("again")
+    build(RESULTS, again)
+    assert {path.name for path in SITE.glob("overview-*")} == {
+        path.name for path in again.glob("overview-*")
+    }
