@@ -16,6 +16,7 @@ from harness.report.chosen import chosen
 from harness.report.panels import about_panel, note_of_scale, panels
 from harness.report.parts import each
 from harness.report.source import Source, read_source
+from harness.report.tradeoffs import ticks, tradeoffs
 from harness.report.winners import Winner, winners
 from harness.schema import STATUSES, Contention, Run
 from harness.table import load_table
@@ -136,13 +137,13 @@ def test_every_page_has_the_same_session_of_a_cell() -> None:
         assert OLD in path.read_text()
 
 
-def test_no_advice_contradicts_a_sure_card(committed: Source) -> None:
+def test_no_advice_contradicts_a_sure_card_without_saying_why(committed: Source) -> None:
     """In the committed results a newer session of single processes told otherwise."""
-    from harness.report.tradeoffs import tradeoffs
-
-    found = tradeoffs(committed.rows, committed.counted, committed.floors)
     recommended = {
-        row[0].href for one in found for row in one.table.rows if "recommended" in row[-2].text
+        row[0].href: row[-2].notes
+        for one in tradeoffs(committed.rows, committed.counted, committed.floors)
+        for row in one.table.rows
+        if row[-2].text == "recommended"
     }
     slower = {
         row[0].href
@@ -154,7 +155,71 @@ def test_no_advice_contradicts_a_sure_card(committed: Source) -> None:
     }
     assert len(recommended) >= 4
     assert len(slower) >= 6
-    assert not recommended & slower
+    for page in recommended.keys() & slower:
+        (why,) = recommended[page]
+        assert why.startswith("Keras's default, whose training is not surely dearer than with ")
+    assert not any("bert" in page for page in recommended.keys() & slower)
+
+
+# Trade-offs
+
+
+def test_ticks_are_few_and_round() -> None:
+    assert ticks(0.00014, 0.00046) == [0.0002, 0.0003, 0.0004]
+    assert ticks(0.9, 1100.0) == [1.0, 3.0, 10.0, 30.0, 100.0, 300.0, 1000.0]
+    assert ticks(1e-9, 1e9) == [10.0**power for power in range(-9, 10)]
+
+
+def drawn() -> list[dict[str, Any]]:
+    """The charts of the page of trade-offs."""
+    text = (SITE / "tradeoffs.html").read_text()
+    return [json.loads(one) for one in re.findall(r"json\">(.*?)</script>", text)]
+
+
+def test_the_front_has_rings_and_is_of_the_best_of_both() -> None:
+    write_session(RESULTS, *replicated(), replicates=5)
+    build(RESULTS, SITE)
+    text = (SITE / "tradeoffs.html").read_text()
+    captions = re.findall(r"<figcaption>(.*?) \(better", text)
+    assert captions == ["Accuracy against cost", "Memory against throughput"]
+    front = drawn()[1]["traces"][-1]
+    assert (front["name"], front["mode"]) == ("front", "lines+markers")
+    fastest = max(value for trace in drawn()[1]["traces"][:-1] for value in trace["x"])
+    assert front["x"] == [fastest]
+    axis = drawn()[1]["layout"]["xaxis"]
+    assert axis["range"][0] > axis["range"][1], "more is better, and better is left"
+    assert all(text.endswith("/s") for text in axis["ticktext"])
+
+
+def test_symbols_tell_precisions_and_colours_backends() -> None:
+    runs = [
+        make_run(cell=cell(backend, precision=precision), run=f"{backend}{precision}")
+        for backend in ("jax", "torch")
+        for precision in ("float32", "mixed_float16")
+    ]
+    write_session(RESULTS, *runs)
+    build(RESULTS, SITE)
+    traces = drawn()[0]["traces"][:-1]
+    looks = {trace["name"]: trace["marker"] for trace in traces}
+    assert looks["jax, float32"]["color"] == looks["jax, mixed_float16"]["color"]
+    assert looks["jax, float32"]["symbol"] == looks["torch, float32"]["symbol"]
+    assert len({(look["color"], look["symbol"]) for look in looks.values()}) == 4
+
+
+def test_heads_of_tables_name_figures_and_cells_have_the_units() -> None:
+    write_session(RESULTS, *replicated(), replicates=5)
+    build(RESULTS, SITE)
+    table = next(iter(Reader((SITE / "tradeoffs.html").read_text()).tables.values()))
+    assert [title for title, _ in table[0]] == [
+        "cell",
+        "cost/epoch",
+        "quality error",
+        "throughput",
+        "peak host memory",
+        "advice",
+        "on the front of",
+    ]
+    assert table[1][1][0].endswith(" USD")
 
 
 # What is ranked, and what is said of the rest
