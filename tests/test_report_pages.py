@@ -13,8 +13,8 @@ import pytest
 
 from harness.report.build import build
 from harness.report.chosen import chosen
+from harness.report.costs import cost_rows, cost_table, epochs_table, offers
 from harness.report.panels import about_panel, note_of_scale, panels
-from harness.report.parts import each
 from harness.report.source import Source, read_source
 from harness.report.tradeoffs import ticks, tradeoffs
 from harness.report.winners import Winner, winners
@@ -232,9 +232,7 @@ def card_of(*runs: Run) -> Winner:
 
 
 def test_one_backend_alone_was_measured_alone() -> None:
-    assert card_of(timed("jax", 0, 0.01)).sentence == (
-        "Only jax was measured: 10.0 ms for a step."
-    )
+    assert card_of(timed("jax", 0, 0.01)).sentence == ("Only jax was measured: 10.0 ms for a step.")
 
 
 @pytest.mark.parametrize("status", [one for one in STATUSES if one != "ok"])
@@ -267,9 +265,7 @@ def test_a_disturbed_process_is_left_out_and_told() -> None:
     winner = card_of(*several("jax", 0.01), *several("torch", 0.03), busy, killed)
     first = winner.table.rows[0]
     assert (first[0].text, first[1].text) == ("jax", "10.1 ms")
-    assert first[0].notes == (
-        "1 of 5 processes: other work ran beside it; 1 of 5 processes: oom",
-    )
+    assert first[0].notes == ("1 of 5 processes: other work ran beside it; 1 of 5 processes: oom",)
     build(RESULTS, SITE)
     entry = re.search(r"<td class=\"h0 n\"[^>]*>.*?</td>", (SITE / "index.html").read_text())
     assert entry is not None
@@ -305,6 +301,76 @@ def test_inference_is_said_in_calls() -> None:
     samples = replace(make_run().samples, steady=(), epochs=(), infer_latency_s=(0.002,))
     (metric,) = {card_of(make_run(cell=infer, samples=samples)).sentence}
     assert metric == "Only jax was measured: 2.00 ms for a call on one example."
+
+
+# Cost
+
+
+def test_costs_carry_their_marks_and_only_ranked_rows_break_even() -> None:
+    """The lowest fixed cost is a disturbed one: nothing is held against it."""
+    busy = timed("torch", 0, 1.2, contention=BUSY)
+    session(NEW, timed("jax", 0, 0.01), timed("tensorflow", 0, 0.03), busy)
+    rows = cost_rows(read_source(RESULTS).rows)
+    table = {row[0].text.split("/")[3]: row for row in cost_table(rows).rows}
+    assert "other work ran beside it" in table["torch"][0].notes
+    assert (table["torch"][-1].text, table["torch"][-1].notes) == ("-", ())
+    assert table["tensorflow"][-1].text == "lowest fixed cost"
+    assert table["jax"][-1].notes == ("against tensorflow, float32, functional",)
+
+
+def test_an_extrapolated_epoch_says_so_wherever_it_costs() -> None:
+    epochs = (replace(make_run().samples.epochs[0], epoch_steps=300, quality={}),)
+    samples = replace(make_run().samples, epochs=epochs)
+    session(NEW, make_run(samples=samples), make_run(cell=cell("torch"), run="r2", samples=samples))
+    build(RESULTS, SITE)
+    for name, id in (("cost.html", "costs"), ("tradeoffs.html", "table-")):
+        text = (SITE / name).read_text()
+        table = text[text.index(f'data-name="{id}') :]
+        assert table[: table.index("</table>")].count("epoch extrapolated") == 2, name
+    assert "(extrapolated) at the reference price" in (SITE / "index.html").read_text()
+
+
+def curve(backend: str, replicate: int, *qualities: float) -> Run:
+    epochs = tuple(
+        replace(make_run().samples.epochs[0], train_s=3.0, evaluation_s=0.6, quality={"HR@10": one})
+        for one in qualities
+    )
+    samples = replace(make_run().samples, epochs=epochs)
+    run = f"{backend}{replicate}"
+    return make_run(cell=cell(backend), run=run, replicate=replicate, samples=samples)
+
+
+def test_cost_to_a_quality_that_every_backend_reaches() -> None:
+    """By hand: the lower of both backends' middle processes is 0.5."""
+    session(
+        NEW,
+        *(curve("jax", place, 0.2, end) for place, end in enumerate((0.4, 0.5, 0.6))),
+        *(curve("torch", place, start, 0.7) for place, start in enumerate((0.5, 0.5, 0.1))),
+    )
+    build(RESULTS, SITE)
+    head, *rows = Reader((SITE / "cost.html").read_text()).tables["reached"]
+    assert [title for title, _ in head][2] == "quality to reach"
+    shown = [[text for text, _ in row[1:5]] for row in rows]
+    assert shown == [
+        ["torch, float32, functional", "0.500", "3 of 3", "3.60 s"],
+        ["jax, float32, functional", "0.500", "2 of 3", "7.20 s"],
+    ]
+    assert float(rows[0][5][1] or "nan") == pytest.approx(3.6 / 3600 * 0.403216)
+
+
+def test_the_spot_table_names_the_cell_of_each_epoch(committed: Source) -> None:
+    rows = cost_rows(committed.rows)
+    table = epochs_table(offers(rows, committed.prices), rows)
+    assert [row[0].text.split(",")[0] for row in table.rows[::2]] == [
+        "bert",
+        "lstm_eta",
+        "recommender",
+        "resnet50",
+    ]
+    assert all(row[1].href.startswith("cell/") for row in table.rows)
+    # Two backends of lstm_eta at this scale ran beside other work, one of them faster.
+    (eta,) = [row for row in table.rows if row[0].text.startswith("lstm_eta, standard")]
+    assert eta[1].text.startswith("jax")
 
 
 # Panels

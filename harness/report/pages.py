@@ -8,19 +8,21 @@ from typing import Any
 
 import pandas as pd
 
+from harness.compare import rankable
 from harness.metrics import METRICS
 from harness.report.cellpage import cell_page_of
 from harness.report.comparisons import cells_data, contrast_data, contrast_titles
-from harness.report.costs import COSTS, cost_rows, cost_table, kinds_table, offers
+from harness.report.costs import cost_rows, cost_table, costs_of, epochs_table, kinds_table, offers
 from harness.report.forecasts import forecasts_table, targets_table
 from harness.report.histories import curves, steps_table
 from harness.report.matrix import LEVELS, matrix
 from harness.report.panels import about, about_panel, note_of_scale, panels
-from harness.report.parts import Entry, Table, cell_page, each, slug, why_unranked
+from harness.report.parts import Entry, Table, cell_page, each, point_of, slug, why_unranked
+from harness.report.reached import reached_table
 from harness.report.source import Source
 from harness.report.tradeoffs import tradeoffs
 from harness.report.winners import PRIMARY, Winner, one_each, winners
-from harness.schema import STATUSES
+from harness.schema import STATUSES, Run
 from harness.summary import POINT, footnotes, price_note
 
 FIRST = "index.html"
@@ -212,14 +214,25 @@ def _cost(source: Source) -> Iterator[Page | DataFile]:
     context = {
         "table": cost_table(rows),
         "offers": found,
-        "kinds": kinds_table(found, rows),
+        "kinds": kinds_table(found),
+        "epochs": epochs_table(found, rows),
+        "reached": reached_table(source.rows[rankable(source.rows)], _ranked_runs(source)),
         "notes": [price_note(rows)] if len(rows) else [],
-        "columns": len(COSTS),
+        "columns": len(costs_of(rows)),
     }
     yield Page("cost.html", "cost.html", "Cost", context)
     for offer in found:
-        content = {"title": offer.title, "texts": offer.texts, "values": offer.values}
+        content = {"title": offer.provenance, "texts": offer.texts, "values": offer.values}
         yield DataFile(f"data/cost-{offer.id}.js", f"cost-{offer.id}", content)
+
+
+def _ranked_runs(source: Source) -> dict[tuple[str, str, int], list[Run]]:
+    """The records of the processes that may be ranked."""
+    found: dict[tuple[str, str, int], list[Run]] = {}
+    for row in each(source.counted[rankable(source.counted)]):
+        record = source.records.get((str(row["machine"]), str(row["session"]), str(row["run"])))
+        found.setdefault(point_of(row), []).extend([record] if record else [])
+    return found
 
 
 def _preflight(source: Source) -> Page:

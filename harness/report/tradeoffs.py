@@ -101,13 +101,12 @@ def _said(advice: Advice | None) -> dict[tuple[str, str, int], Entry]:
     """The word of each cell that it judged."""
     if advice is None:
         return {}
-    found = {
+    return {
         (one.candidate.machine, one.candidate.cell, one.candidate.batch_size): Entry(
             one.verdict, notes=(_why(advice),) if one.candidate is advice.chosen else ()
         )
         for one in advice.judged
     }
-    return found
 
 
 def _why(advice: Advice) -> str:
