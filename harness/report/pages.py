@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from shlex import join
 from typing import Any
 
 import pandas as pd
@@ -11,13 +12,14 @@ import pandas as pd
 from harness.compare import rankable
 from harness.metrics import METRICS
 from harness.report.cellpage import cell_page_of
+from harness.report.cellsessions import session_tables
 from harness.report.comparisons import cells_data, contrast_data, contrast_titles
 from harness.report.costs import cost_rows, cost_table, costs_of, epochs_table, kinds_table, offers
 from harness.report.forecasts import forecasts_table, targets_table
 from harness.report.histories import curves, steps_table
 from harness.report.matrix import LEVELS, matrix
 from harness.report.panels import about, about_panel, note_of_scale, panels
-from harness.report.parts import Entry, Table, cell_page, each, point_of, slug, why_unranked
+from harness.report.parts import Entry, Row, Table, cell_page, each, point_of, slug, why_unranked
 from harness.report.reached import reached_table
 from harness.report.source import Source
 from harness.report.tradeoffs import tradeoffs
@@ -155,6 +157,7 @@ def _reasons(rows: pd.DataFrame, status: str) -> list[str]:
 
 
 def _cells(source: Source) -> Iterator[Page]:
+    sessions = session_tables(source.runs, source.rows)
     runs = dict(list(source.counted.groupby(list(POINT), observed=True)))
     for key, rows in source.rows.groupby(list(POINT), observed=True, sort=False):
         first = each(rows)[0]
@@ -172,11 +175,17 @@ def _cells(source: Source) -> Iterator[Page]:
             {
                 "row": first,
                 "rows": each(rows),
-                "cell": cell_page_of(rows, frame, records),
-                "file": str(frame["file"].iloc[0]),
+                "cell": cell_page_of(rows, frame, records, [sessions[point_of(first)]]),
+                "again": join(["epochmark", "run", "--only", str(first["cell"])]),
+                "replays": [_replay(row) for row in each(frame)],
                 "history": f"history.html#cell={slug(*key)}",
             },
         )
+
+
+def _replay(row: Row) -> str:
+    """The process again, with its seed and protocol, and a verdict."""
+    return join(["epochmark", "replay", f"{row['file']}:{row['run']}"])
 
 
 def _tradeoffs(source: Source) -> Iterator[Page]:
