@@ -19,6 +19,7 @@ from harness.report.source import Source, read_source
 from harness.report.tradeoffs import ticks, tradeoffs
 from harness.report.winners import Winner, winners
 from harness.schema import STATUSES, Block, Contention, DeviceReading, Energy, Exchange, Run
+from harness.statistics import interval
 from harness.table import load_table
 from tests.records import (
     ACCELERATOR,
@@ -424,7 +425,7 @@ def test_warm_up_and_disturbed_blocks_look_unlike_those_that_count() -> None:
 def test_every_raw_sample_of_inference_and_training_is_there() -> None:
     samples = replace(SAMPLES, infer_latency_s=(0.001, 0.002), exchange=Exchange(4, 2.0, 0.5))
     tables, _ = cell_tables(make_run(samples=samples))
-    assert tables["calls"][1:] == [["r0001", "1", "1.00 ms"], ["r0001", "2", "2.00 ms"]]
+    assert tables["calls"] == [["call", "r0001"], ["1", "1.00 ms"], ["2", "2.00 ms"]]
     assert tables["first-steps"][1:] == [["r0001", "1.25 s"]]
     assert [row[3] for row in tables["epochs"]] == ["evaluation", "200 ms", "100 ms"]
     assert tables["exchanges"][1:] == [["r0001", "4", "2.00 s", "500 ms"]]
@@ -457,6 +458,16 @@ def test_the_sessions_of_a_cell_are_listed_and_the_one_that_counts_is_marked() -
     newest, older = tables["of-cell"][1:]
     assert (newest[0], newest[2:]) == (NEW, ["1", "50.0 ms", "-", ""])
     assert (older[0], older[2:4], older[5]) == (OLD, ["3", "10.1 ms"], "the figures of this site")
+
+
+def test_every_figure_of_several_processes_has_an_interval() -> None:
+    runs = several("jax", 0.01)
+    smaller = replace(runs[0], memory=replace(runs[0].memory, host_peak_bytes=1024**3))
+    tables, _ = cell_tables(smaller, *runs[1:])
+    spans = {row[0]: row[2] for row in tables["figures"][1:]}
+    low, high = interval([1.0, 1.5, 1.5]) or (0.0, 0.0)
+    assert spans["peak host memory"] == f"{low * 1024:.0f} MiB to {high:.2f} GiB"
+    assert all(" to " in spans[name] for name in ("throughput", "compile", "fixed cost"))
 
 
 def test_to_run_it_again_is_said_once_and_not_in_the_words_of_the_results() -> None:

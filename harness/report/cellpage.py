@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from math import nan
 from typing import Any
 
@@ -157,17 +158,14 @@ def _look(place: int, kind: str, *, disturbed: bool) -> str:
 
 
 def _calls(runs: Sequence[Run]) -> Table:
+    """A column for each process."""
+    samples = {short(run): found for run in runs if (found := run.samples.infer_latency_s)}
     body = tuple(
-        (
-            Entry(short(run)),
-            Entry(str(number), raw=float(number)),
-            Entry(seconds(value), raw=value),
-        )
-        for run in runs
-        for number, value in enumerate(run.samples.infer_latency_s, 1)
+        (Entry(str(number + 1), raw=number + 1.0), *map(_seconds, calls))
+        for number, calls in enumerate(zip_longest(*samples.values()))
     )
-    head = ("run", "call", "time")
-    return Table("calls", "Calls on one example", head, body, frozenset({1, 2}))
+    numeric = frozenset(range(1 + len(samples)))
+    return Table("calls", "Calls on one example", ("call", *samples), body, numeric)
 
 
 def _first_steps(runs: Sequence[Run]) -> Table:

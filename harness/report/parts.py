@@ -20,7 +20,7 @@ from harness.compare import UNRANKED
 from harness.metrics import METRICS
 from harness.show import quality_form
 from harness.summary import INTERVALS, POINT
-from harness.units import ABSENT, FORMS, formatted
+from harness.units import ABSENT, formatted
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette (2008), which colour-blind readers can tell apart."""
@@ -35,6 +35,25 @@ MARKS = {
     "altered": "changed after it was written",
 }
 """What each mark of a row says."""
+
+SPANS = INTERVALS | {
+    name: (f"{name}_low", f"{name}_high")
+    for name in (
+        "throughput_examples_per_s",
+        "compile_time_s",
+        "startup_time_s",
+        "infer_latency_s",
+        "infer_throughput_examples_per_s",
+        "peak_host_memory_bytes",
+        "peak_device_memory_bytes",
+        "quality",
+        "cost_per_million_examples_usd",
+        "fixed_cost_usd",
+        "cost_per_thousand_inferences_usd",
+        "energy_per_epoch_j",
+    )
+}
+"""The columns of the ends of intervals: the summary's, and those of `harness.report.source`."""
 
 Row = Mapping[str, Any]
 """A row of a summary or of the table of runs, by its columns."""
@@ -142,13 +161,14 @@ def figure(row: Row, metric: str) -> Entry:
 
 def span_of(row: Row, metric: str) -> str:
     """The 95 % interval in words; empty where there is none."""
-    if metric not in INTERVALS:
+    if metric not in SPANS:
         return ""
-    low, high = (float(row[end]) for end in INTERVALS[metric])
+    low, high = (float(row[end]) for end in SPANS[metric])
     if not isfinite(low + high):
         return ""
-    form = FORMS[METRICS[metric].form]
-    one, other = form(low), form(high)
+    if METRICS[metric].form == "quality" and row["quality_metric"] and row[metric] <= 1.0 < high:
+        high = 1.0  # no share is more
+    one, other = (text_of({**row, metric: end}, metric) for end in (low, high))
     unit = other.partition(" ")[2]
     return f"{one.removesuffix(f' {unit}')} to {other}"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 
 import pandas as pd
@@ -14,11 +15,12 @@ from harness.errors import ResultsError
 from harness.preflight import read_forecasts
 from harness.report.chosen import chosen, others, undisturbed
 from harness.report.forecasts import Forecasts
-from harness.report.parts import each, plain, point_of
+from harness.report.parts import SPANS, each, plain, point_of
 from harness.report.verdicts import Verdicts, judge
 from harness.schema import Run
+from harness.statistics import interval
 from harness.store import read_file, results_files
-from harness.summary import latest, summary
+from harness.summary import INTERVALS, POINT, latest, summary
 from harness.table import load_table
 from harness.targets import TARGETS
 from harness.trend import History, history
@@ -68,11 +70,30 @@ def read_source(results: Path) -> Source:
 
 
 def _rows(counted: pd.DataFrame) -> pd.DataFrame:
-    """The summary; `beside` tells what became of the processes that a row leaves out."""
-    rows = plain(summary(undisturbed(counted)))
+    """The summary, with an interval of every figure of SPANS.
+
+    `beside` tells what became of the processes that a row leaves out.
+    """
+    runs = undisturbed(counted)
+    rows = plain(summary(runs))
     told = others(counted)
     words = [told.get(point_of(row), "") if row["status"] == "ok" else "" for row in each(rows)]
-    return rows.assign(beside=words)
+    return _with_spans(rows.assign(beside=words), runs)
+
+
+def _with_spans(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Where the typical process lies; absent (NaN) where there is one alone."""
+    more = {name: ends for name, ends in SPANS.items() if name not in INTERVALS}
+    columns = {end: [nan] * len(rows) for ends in more.values() for end in ends}
+    places = {(*point_of(row), str(row["status"])): place for place, row in enumerate(each(rows))}
+    kept = runs[list(dict.fromkeys((*POINT, "status", *more)))]
+    for key, group in kept.groupby([*POINT, "status"], observed=True, sort=False):
+        for name, ends in more.items():
+            values = group[name].dropna().tolist()
+            found = interval(values) if len(values) > 1 else None
+            for end, value in zip(ends, found or (), strict=False):
+                columns[end][places[key]] = value
+    return pd.concat([rows, pd.DataFrame(columns, index=rows.index)], axis=1).copy()
 
 
 def _forecasts(results: Path) -> Forecasts:
