@@ -11,10 +11,13 @@ from typing import Any
 
 import pytest
 
+from harness.registry import workloads
 from harness.report.build import build
 from harness.report.chosen import chosen
 from harness.report.costs import cost_rows, cost_table, epochs_table, offers
+from harness.report.matrix import matrix
 from harness.report.panels import about_panel, note_of_scale, panels
+from harness.report.parts import MARKS
 from harness.report.source import Source, read_source
 from harness.report.tradeoffs import ticks, tradeoffs
 from harness.report.winners import Winner, winners
@@ -515,3 +518,49 @@ def test_the_machine_measured_last_is_the_first_page_which_also_has_a_name() -> 
     assert {path.name for path in SITE.glob("overview-*")} == {
         path.name for path in again.glob("overview-*")
     }
+
+
+# Method, badges, the matrix
+
+
+def test_the_method_explains_every_status_mark_and_reduction() -> None:
+    """From the declarations, so that none is missing once there is one more."""
+    write_session(RESULTS, make_run())
+    build(RESULTS, SITE)
+    page = (SITE / "method.html").read_text()
+    assert all(f"<dt>{status}</dt>" in page for status in STATUSES)
+    assert all(f"<dt>{words}</dt>" in unescape(page) for words in MARKS.values())
+    rows = Reader(page).tables["workloads"][1:]
+    declared = [
+        (name, scale.reduced or "nothing")
+        for workload in workloads().values()
+        for name, scale in workload.scales.items()
+    ]
+    assert [(row[1][0], row[2][0]) for row in rows] == declared
+    assert "false alarm in 1.0 % of the cases" in text_of(SITE / "method.html")
+
+
+def test_a_badge_says_scale_and_device() -> None:
+    write_session(RESULTS, *replicated(), replicates=5)
+    build(RESULTS, SITE, summary=Path("summary.md"))
+    badge = (SITE / "badges/recommender.svg").read_text()
+    assert "<title>recommender smoke, train, cpu: jax 10.4 ms (not sure)</title>" in badge
+    assert "| recommender | smoke, train, cpu, float32, functional |" in (
+        Path("summary.md").read_text()
+    )
+
+
+def test_relative_values_have_relative_intervals() -> None:
+    write_session(RESULTS, *replicated(), replicates=5)
+    (table,) = [
+        table for name, table in matrix(read_source(RESULTS).rows).items() if name == "step_time_s"
+    ]
+    entries = dict(zip(table.head, table.rows[0], strict=True))
+    torch, jax = entries["torch float32"], entries["jax float32"]
+    assert torch.relative == "3.00 times"
+    low, high = interval([0.03 * (1 + 0.02 * place) for place in range(5)]) or (0.0, 0.0)
+    assert torch.spans == (
+        f"{1e3 * low:.1f} to {1e3 * high:.1f} ms",
+        f"{low / float(jax.raw or 0):.2f} to {high / float(jax.raw or 0):.2f} times",
+    )
+    assert torch.notes == ("5 processes",)

@@ -18,6 +18,7 @@ from harness.report.costs import cost_rows, cost_table, costs_of, epochs_table, 
 from harness.report.forecasts import forecasts_table, targets_table
 from harness.report.histories import curves, steps_table
 from harness.report.matrix import LEVELS, matrix
+from harness.report.method import method
 from harness.report.panels import about, about_panel, note_of_scale, panels
 from harness.report.parts import Entry, Row, Table, cell_page, each, point_of, slug, why_unranked
 from harness.report.reached import reached_table
@@ -318,16 +319,4 @@ def _floors(source: Source) -> Table:
 
 
 def _method() -> Page:
-    body = tuple(
-        (
-            Entry(metric.title),
-            Entry(metric.name),
-            Entry(metric.unit),
-            Entry(metric.direction),
-            Entry(metric.definition),
-        )
-        for metric in METRICS.values()
-    )
-    head = ("figure", "name in files", "unit", "better", "definition")
-    table = Table("metrics", "Every figure", head, body)
-    return Page("method.html", "method.html", "Method", {"table": table})
+    return Page("method.html", "method.html", "Method", method())

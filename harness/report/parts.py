@@ -63,7 +63,7 @@ Row = Mapping[str, Any]
 class Entry:
     """One place of a table; `raw` is what sorting and CSV take, the text unless given.
 
-    `relative` may be shown in place of the text.
+    `relative` may be shown in place of the text, and the second of `spans` in place of the first.
     """
 
     text: str
@@ -72,6 +72,7 @@ class Entry:
     css: str = ""
     notes: tuple[str, ...] = ()
     relative: str = ""
+    spans: tuple[str, str] | tuple[()] = ()
 
     @property
     def plain(self) -> str:

@@ -44,9 +44,10 @@ def firsts(source: Source) -> dict[str, Winner]:
 
 def _badge(winner: Winner) -> Badge:
     value = winner.table.rows[0][1].text
-    word = "" if winner.sure else " (not sure)"
+    word = "" if winner.sure else " (alone)" if winner.ranked == 1 else " (not sure)"
     colour = "#1a6b4f" if winner.sure else "#5c5c5c"
-    return Badge(slug(winner.workload), winner.workload, f"{winner.best} {value}{word}", colour)
+    left = f"{winner.workload} {winner.where}"
+    return Badge(slug(winner.workload), left, f"{winner.best} {value}{word}", colour)
 
 
 def markdown(source: Source) -> str:
@@ -58,7 +59,7 @@ def markdown(source: Source) -> str:
     for winner in firsts(source).values():
         cells = (
             winner.workload,
-            winner.setting,
+            f"{winner.where}, {winner.setting}",
             winner.sentence,
             "yes" if winner.sure else "no",
             winner.cost or "-",

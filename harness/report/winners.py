@@ -48,8 +48,8 @@ class Winner:
     """The backends of one workload, precision and style, best first; then those not ranked.
 
     `sure` says that the first is faster than every other one by more than noise; `ranked` counts
-    those that it could be. `session` has them side by side (empty: none has); `remedy` is the
-    command that would measure them so.
+    those that it could be. `where` says what the panel is of. `session` has them side by side
+    (empty: none has); `remedy` is the command that would measure them so.
     """
 
     workload: str
@@ -57,6 +57,7 @@ class Winner:
     reduced: str
     setting: str
     best: str
+    where: str
     sure: bool
     ranked: int
     sentence: str
@@ -117,6 +118,7 @@ def _winner(key: tuple[Any, ...], group: pd.DataFrame, verdicts: Verdicts) -> It
         reduced=reduced(str(workload), str(first["scale"])),
         setting=f"{precision}, {style}" + (f", batch {batch}" if several else ""),
         best=str(best["backend"]),
+        where=", ".join(str(first[axis]) for axis in ("scale", "phase", "device")),
         sure=sure,
         ranked=len(ranked),
         sentence=_sentence(ranked, unranked, against, metric),
