@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import special
 
 from harness import statistics
 from harness.compare import rankable
 from harness.errors import unknown
 from harness.metrics import METRICS
 from harness.noise import Floor
-from harness.statistics import ALPHA, Difference
+from harness.statistics import ALPHA, LEVEL, Difference
 from harness.summary import POINT
 
 FIGURES = (
@@ -89,7 +90,10 @@ class Series:
 
     @property
     def rows(self) -> pd.DataFrame:
-        """The session of each value: a part of those of all series of the metric."""
+        """The session of each value, with its processes and their 95 % interval.
+
+        A part of those of all series of the metric.
+        """
         rows: pd.DataFrame = self.every.iloc[self.places]
         return rows
 
@@ -159,17 +163,29 @@ def every_series(runs: pd.DataFrame, metrics: Sequence[str]) -> Iterator[Series]
     for metric in metrics:
         there = runs[metric] > 0
         kept = sessions[there]
-        medians = runs.loc[there, metric].groupby(kept).median()
+        figures = runs.loc[there, metric]
+        medians = figures.groupby(kept).median()
+        spread = _spread(figures, kept)
         # A session's first run stands for its texts: to ask each of so many columns takes longer.
         first = kept[~kept.duplicated()]
         rows = runs.loc[first.index, [*point, *_TEXTS]]
-        rows = rows.assign(value=medians[first].to_numpy())
+        rows = rows.assign(value=medians[first].to_numpy(), **spread.loc[first].to_dict("list"))
         rows = rows.sort_values("started_at", kind="stable")
         values = rows["value"].to_numpy(np.float64)
         # Places and not frames: splitting so many columns takes longer than all the rest.
         groups: dict[Any, Any] = rows.groupby(point, sort=False, observed=True).indices
         for name, places in groups.items():
             yield Series(tuple(name), metric, values[places], rows, places)
+
+
+def _spread(figures: pd.Series[float], sessions: pd.Series[int]) -> pd.DataFrame:
+    """Of each session, how many processes, and `statistics.interval` of them, for all at once."""
+    logs = np.log(figures).groupby(sessions)
+    count = logs.size()
+    several = count.where(count > 1)
+    half = special.stdtrit(several - 1, (1 + LEVEL) / 2) * logs.std(ddof=1) / np.sqrt(several)
+    ends = {"low": np.exp(logs.mean() - half), "high": np.exp(logs.mean() + half)}
+    return pd.DataFrame({"processes": count, **ends})
 
 
 def _newest(runs: pd.DataFrame) -> str:
