@@ -83,6 +83,8 @@ TEXTS: dict[str, Callable[[Run], str]] = {
     "python": lambda run: run.environment.python,
     "cpu": lambda run: run.environment.cpu,
     "accelerators": lambda run: ", ".join(run.environment.accelerators),
+    "driver": lambda run: ", ".join(sorted({one.device.driver for one in run.accelerators})),
+    "variables": lambda run: _settings(tuple(run.environment.variables.items())),
     **{name: _package(names) for name, names in _PACKAGES.items()},
     "protocol": lambda run: protocol_digest(run.protocol),
     "options": lambda run: options.told(run.protocol),

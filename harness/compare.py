@@ -20,13 +20,14 @@ from harness import statistics
 from harness.cells import AXES
 from harness.errors import UsageError, unknown
 from harness.metrics import METRICS
-from harness.statistics import ALPHA, Difference
+from harness.statistics import ALPHA, Difference, Rounds
 
 UNRANKED = ("contended", "throttled", "simulated", "altered")
 """Columns of marks: a row that has one counts on no side of a comparison."""
 
 CROSSABLE = ("backend", "precision", "api_style", "device")
-"""Axes over which one workload's cells may be held against each other."""
+"""Axes over which one workload's cells may be held against each other; precisions, which compute
+different things, with `--across precision` only."""
 
 PAIRS = 8
 """From so many replicates on, those of one session are compared in pairs."""
@@ -79,8 +80,17 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Uncompared:
+    """A cell without a run that counts on one side or both: what is there on either, in words."""
+
+    cell: str
+    baseline: str
+    contender: str
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """Every cell of both sides, and those of one side alone.
+    """Every cell of both sides, those of one side alone, and those that have no run that counts.
 
     Bonferroni: with `alpha_per_cell` each, the cells together keep `alpha`.
     """
@@ -91,6 +101,7 @@ class Comparison:
     alpha_per_cell: float
     only_baseline: tuple[str, ...]
     only_contender: tuple[str, ...]
+    uncompared: tuple[Uncompared, ...]
     left_out: int
     mean: Difference | None
 
@@ -121,11 +132,13 @@ def compare(
         raise UsageError(_nothing_in_common(baseline, contender, kept, metric))
     pairs = {name: (groups[0][name], groups[1][name]) for name in common}
     _refuse(pairs, crossed, metric, across)
+    every = [_named(side, crossed) for side in (baseline, contender)]
     return _judged(
         metric,
         {_title(pair, crossed): pair for pair in pairs.values()},
         alpha,
-        only=(_alone(groups[0], groups[1]), _alone(groups[1], groups[0])),
+        only=(_alone(*every), _alone(*every[::-1])),
+        uncompared=tuple(_uncompared((baseline, contender), every, groups, metric)),
         left_out=len(baseline) + len(contender) - sum(map(len, kept)),
     )
 
@@ -146,7 +159,7 @@ class Pair:
 def every_pair(session: pd.DataFrame, metric: str) -> Iterator[Pair]:
     """What `compare` says of every two cells of one workload, scale, phase and batch size.
 
-    `session` are the runs of one session.
+    `session` are the runs of one session. Two precisions are compared across them.
     """
     kept = usable(session, metric)
     same = ["workload", "scale", "phase", "batch_size"]
@@ -162,10 +175,10 @@ def _alone_together(one: Side, other: Side, metric: str) -> Comparison | NotComp
     crossed = tuple(axis for (axis, this), (_, that) in parts if this != that)
     pair = {_title((one, other), crossed): (one, other)}
     try:
-        _refuse(pair, crossed, metric, ())
+        _refuse(pair, crossed, metric, ("precision",))
     except NotComparableError as error:
         return error
-    return _judged(metric, pair, ALPHA, only=((), ()), left_out=0)
+    return _judged(metric, pair, ALPHA)
 
 
 def crossed_axes(baseline: pd.DataFrame, contender: pd.DataFrame) -> tuple[str, ...]:
@@ -195,6 +208,7 @@ def _same(name: str) -> Callable[[Kind, Sequence[str]], Hashable]:
 
 KEYS: Mapping[str, Callable[[Kind, Sequence[str]], Hashable]] = {
     "version": _version,
+    "precision": _same("precision"),
     "batch": _same("batch_size"),
     "machine": _same("machine"),
     "protocol": _same("protocol"),
@@ -225,7 +239,8 @@ def _read(numerics: str) -> dict[str, str]:
 
 
 KEY_COLUMNS = (
-    "workload_version", "batch_size", "machine", "protocol", "numerics", "energy_method",
+    "workload_version", "precision", "batch_size", "machine", "protocol", "numerics",
+    "energy_method",
 )  # fmt: skip
 """The columns that the keys are read from."""
 
@@ -241,6 +256,11 @@ class Side:
     values: list[float] = field(default_factory=list)
     turns: list[tuple[str, int]] = field(default_factory=list)
     kinds: dict[tuple[Hashable, ...], Kind] = field(default_factory=dict)
+
+    @property
+    def rounds(self) -> Rounds:
+        """A session measures all of its cells once before it measures any a second time."""
+        return list(zip(self.turns, self.values, strict=True))
 
 
 Pairs = Mapping[str, tuple[Side, Side]]
@@ -309,8 +329,9 @@ def rankable(side: pd.DataFrame) -> pd.Series[bool]:
 
 def _by_cell(side: pd.DataFrame, crossed: Sequence[str], metric: str) -> dict[str, Side]:
     """The runs of each cell, by the cell's name with `*` for a crossed axis."""
-    names = {cell: _starred(str(cell), crossed) for cell in side["cell"].unique()}
-    found = {name: Side(cell) for cell, name in sorted(names.items(), key=lambda one: one[1])}
+    cells = _named(side, crossed)
+    names = {cell: name for name, cell in cells.items()}
+    found = {name: Side(cells[name]) for name in sorted(cells)}
     columns = (side[name].tolist() for name in ("cell", metric, "session", "replicate"))
     kinds = zip(*(side[name].tolist() for name in KEY_COLUMNS), strict=True)
     for cell, value, session, replicate, kind in zip(*columns, kinds, strict=True):
@@ -320,6 +341,11 @@ def _by_cell(side: pd.DataFrame, crossed: Sequence[str], metric: str) -> dict[st
         if kind not in one.kinds:
             one.kinds[kind] = dict(zip(KEY_COLUMNS, kind, strict=True))
     return found
+
+
+def _named(side: pd.DataFrame, crossed: Sequence[str]) -> dict[str, str]:
+    """The cells by their names with `*` for a crossed axis, of which a side has one value."""
+    return {_starred(str(cell), crossed): str(cell) for cell in side["cell"].unique()}
 
 
 def _starred(cell: str, crossed: Sequence[str]) -> str:
@@ -341,6 +367,51 @@ def _alone(groups: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, .
     return tuple(name for name in groups if name not in others)
 
 
+def _uncompared(
+    sides: Sequence[pd.DataFrame],
+    every: Sequence[Mapping[str, str]],
+    usable: Sequence[Mapping[str, Any]],
+    metric: str,
+) -> Iterator[Uncompared]:
+    """Cells that a side has runs of, but none that counts.
+
+    Not those that simply have no such figure, as an inference has no training step.
+    """
+    without = {_ABSENT, _without(metric)}
+    for name in sorted({*every[0], *every[1]}):
+        lacking = (
+            name in cells and name not in kept for cells, kept in zip(every, usable, strict=True)
+        )
+        if any(lacking):
+            told = [
+                _found(side[side["cell"] == cells[name]], metric) if name in cells else _ABSENT
+                for side, cells in zip(sides, every, strict=True)
+            ]
+            if not without.issuperset(told):
+                yield Uncompared(name, *told)
+
+
+_ABSENT = "absent"
+
+
+def _without(metric: str) -> str:
+    return f"ok without {metric}"
+
+
+def _found(side: pd.DataFrame, metric: str) -> str:
+    """What a side's runs of a cell are, such as `ok`, `oom` or `ok but contended`."""
+    return " and ".join(dict.fromkeys(_kind(row, metric) for _, row in side.iterrows()))
+
+
+def _kind(row: pd.Series[Any], metric: str) -> str:
+    marks = [mark for mark in UNRANKED if row[mark]]
+    if row["status"] != "ok":
+        return str(row["status"])
+    if marks:
+        return f"ok but {' and '.join(marks)}"
+    return "ok" if pd.notna(row[metric]) else _without(metric)
+
+
 def _nothing_in_common(
     baseline: pd.DataFrame, contender: pd.DataFrame, kept: Sequence[pd.DataFrame], metric: str
 ) -> str:
@@ -355,17 +426,24 @@ def _nothing_in_common(
 
 
 def _judged(
-    metric: str, pairs: Pairs, alpha: float, *, only: tuple[Any, Any], left_out: int
+    metric: str,
+    pairs: Pairs,
+    alpha: float = ALPHA,
+    *,
+    only: tuple[Any, Any] = ((), ()),
+    uncompared: tuple[Uncompared, ...] = (),
+    left_out: int = 0,
 ) -> Comparison:
     figures = {name: _figures(metric, *pair) for name, pair in pairs.items()}
-    differences = [found[-1] for found in figures.values() if found[-1] is not None]
-    per_cell = alpha / max(1, len(differences))
+    judged = [name for name, found in figures.items() if found[-1] is not None]
+    per_cell = alpha / max(1, len(judged))
     rows = tuple(
         Row(name, *values, processes, reason or _verdict(metric, difference, per_cell), difference)
         for name, (reason, values, processes, difference) in figures.items()
     )
-    mean = statistics.mean_difference(differences) if differences else None
-    return Comparison(metric, rows, alpha, per_cell, *only, left_out, mean)
+    rounds = [(pairs[name][0].rounds, pairs[name][1].rounds) for name in judged]
+    mean = statistics.mean_difference(rounds) if rounds else None
+    return Comparison(metric, rows, alpha, per_cell, *only, uncompared, left_out, mean)
 
 
 def _figures(
@@ -388,15 +466,16 @@ def _figures(
 def _difference(baseline: Side, contender: Side) -> Difference:
     """Paired where one session measured both sides in turns, often enough.
 
-    Pairs take out what moves both sides, and cost half of the degrees of freedom.
+    Pairs take out what moves both sides, and cost half of the degrees of freedom. A turn that
+    counts on one side only is in no pair.
     """
-    one, other = baseline.values, contender.values
-    turns, places = baseline.turns, contender.turns
-    matched = len(turns) == len(set(turns)) == len(places) and set(turns) == set(places)
-    if matched and len(turns) >= PAIRS:
-        found = dict(zip(places, other, strict=True))
-        return statistics.paired_difference(one, [found[turn] for turn in turns])
-    return statistics.difference(one, other)
+    sides = (baseline, contender)
+    one, other = (dict(side.rounds) for side in sides)
+    common = [turn for turn in one if turn in other]
+    once = all(len(set(side.turns)) == len(side.turns) for side in sides)
+    if once and len(common) >= PAIRS:
+        return statistics.paired_difference(*([x[turn] for turn in common] for x in (one, other)))
+    return statistics.difference(baseline.values, contender.values)
 
 
 def _verdict(metric: str, difference: Difference | None, alpha: float) -> str:

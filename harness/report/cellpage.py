@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from itertools import zip_longest
+from math import nan
+from typing import Any
 
 import pandas as pd
 
 from harness.metrics import METRICS
+from harness.report.celldetails import details, short
 from harness.report.parts import (
     COLOURS,
     SYMBOLS,
@@ -15,15 +19,21 @@ from harness.report.parts import (
     Entry,
     Table,
     each,
-    facts,
     label,
     marks,
+    remarks,
     span_of,
     text_of,
 )
-from harness.schema import Block, LossScaling, Run
+from harness.schema import Block, Run
 from harness.show import quality_form
-from harness.units import ABSENT, digits, quality, seconds, size
+from harness.units import ABSENT, digits, quality, seconds
+
+STAGES = ("start", "data", "build", "batch", "compile", "gate", "steady", "train", "infer")
+"""In the order in which a process goes through them; a record has them by name."""
+
+STAGE_COLOURS = (*COLOURS, "#F0E442", "#999999")
+"""With the seventh of Okabe and Ito's, which is too light for a line."""
 
 OF_A_PROCESS = (
     "step_time_s",
@@ -49,20 +59,20 @@ class CellPage:
     runs: tuple[Run, ...]
 
 
-def cell_page_of(rows: pd.DataFrame, frame: pd.DataFrame, runs: Sequence[Run]) -> CellPage:
+def cell_page_of(
+    rows: pd.DataFrame, frame: pd.DataFrame, runs: Sequence[Run], sessions: Sequence[Table] = ()
+) -> CellPage:
     """`rows` are the cell's of the summary, a status each; `frame` the same runs of the table."""
     blocks, stages, epochs = _blocks(runs), _stages(runs), _epochs(runs)
-    tables = (
-        _figures(rows),
-        _processes(frame),
-        *(t for t, _ in (blocks, stages, epochs) if t.rows),
-    )
-    charts = tuple(chart for table, chart in (blocks, stages, epochs) if table.rows)
+    drawn = [(table, chart) for table, chart in (blocks, stages, epochs) if table.rows]
+    others = [table for table in (_calls(runs), _first_steps(runs), _exchanges(runs)) if table.rows]
+    tables = (_figures(rows), *sessions, _processes(frame), *(t for t, _ in drawn), *others)
+    charts = tuple(chart for _, chart in drawn)
     return CellPage(
         tables=tables,
         charts=charts,
-        details=tuple(_details(runs[0])) if runs else (),
-        marks=tuple(dict.fromkeys(text for row in each(rows) for text in marks(row))),
+        details=tuple(details(runs)) if runs else (),
+        marks=tuple(dict.fromkeys(text for row in each(rows) for text in remarks(row))),
         runs=tuple(runs),
     )
 
@@ -109,26 +119,29 @@ def _samples(run: Run) -> Iterator[tuple[str, Block]]:
 def _blocks(runs: Sequence[Run]) -> tuple[Table, Chart]:
     body, traces = [], []
     for place, run in enumerate(runs):
-        times = []
+        times, looks = [], []
         for number, (kind, block) in enumerate(_samples(run), 1):
             step = block.seconds / block.steps
             times.append(step)
+            looks.append(_look(place, kind, disturbed=block.disturbed))
             note = "disturbed: does not count" if block.disturbed else ""
             body.append(
                 (
-                    Entry(_short(run)),
+                    Entry(short(run)),
                     Entry(str(number), raw=float(number)),
                     Entry(kind, notes=(note,) if note else ()),
                     Entry(str(block.steps), raw=float(block.steps)),
                     Entry(seconds(step), raw=step),
                 )
             )
-        traces.append(_trace(place, _short(run), list(range(1, len(times) + 1)), times))
-    head = ("run", "block", "kind", "steps", "seconds per step")
+        trace = _trace(place, short(run), list(range(1, len(times) + 1)), times)
+        traces.append({**trace, "marker": {**trace["marker"], "symbol": looks}})
+    head = ("run", "block", "kind", "steps", "time per step")
     table = Table("samples", "Timed blocks", head, tuple(body), frozenset({1, 3, 4}))
     chart = Chart(
         "blocks",
-        "Seconds per step of every block, in the order of time",
+        "Seconds per step of every block, in the order of time; hollow: warm-up, "
+        "hollow with a dot: disturbed, does not count",
         table.id,
         tuple(traces),
         {"xaxis": {"title": "block"}, "yaxis": {"title": "s per step", "rangemode": "tozero"}},
@@ -136,24 +149,69 @@ def _blocks(runs: Sequence[Run]) -> tuple[Table, Chart]:
     return table, chart
 
 
-def _stages(runs: Sequence[Run]) -> tuple[Table, Chart]:
-    names = list(dict.fromkeys(name for run in runs for name in run.stages))
+def _look(place: int, kind: str, *, disturbed: bool) -> str:
+    """The process's symbol; hollow for a block that does not count."""
+    own = SYMBOLS[place % len(SYMBOLS)]
+    if disturbed:
+        return f"{own}-open-dot"
+    return f"{own}-open" if kind == "warm-up" else own
+
+
+def _calls(runs: Sequence[Run]) -> Table:
+    """A column for each process."""
+    samples = {short(run): found for run in runs if (found := run.samples.infer_latency_s)}
     body = tuple(
-        (Entry(_short(run)), Entry(name), Entry(seconds(run.stages[name]), raw=run.stages[name]))
+        (Entry(str(number + 1), raw=number + 1.0), *map(_seconds, calls))
+        for number, calls in enumerate(zip_longest(*samples.values()))
+    )
+    numeric = frozenset(range(1 + len(samples)))
+    return Table("calls", "Calls on one example", ("call", *samples), body, numeric)
+
+
+def _first_steps(runs: Sequence[Run]) -> Table:
+    body = tuple(
+        (Entry(short(run)), Entry(seconds(first), raw=first))
+        for run in runs
+        if (first := run.samples.first_step_s) is not None
+    )
+    caption = "First steps, with tracing and compilation"
+    return Table("first-steps", caption, ("run", "first step"), body, frozenset({1}))
+
+
+def _exchanges(runs: Sequence[Run]) -> Table:
+    body = tuple(
+        (
+            Entry(short(run)),
+            Entry(str(found.steps), raw=float(found.steps)),
+            Entry(seconds(found.seconds), raw=found.seconds),
+            Entry(seconds(found.exchange_s), raw=found.exchange_s),
+        )
+        for run in runs
+        if (found := run.samples.exchange) is not None
+    )
+    head = ("run", "steps", "all of it", "exchanging gradients")
+    return Table("exchanges", "Exchange between devices", head, body, frozenset({1, 2, 3}))
+
+
+def _stages(runs: Sequence[Run]) -> tuple[Table, Chart]:
+    present = {name for run in runs for name in run.stages}
+    names = [*(name for name in STAGES if name in present), *sorted(present - {*STAGES})]
+    body = tuple(
+        (Entry(short(run)), Entry(name), Entry(seconds(run.stages[name]), raw=run.stages[name]))
         for run in runs
         for name in names
         if name in run.stages
     )
-    table = Table("stages", "Stage clocks", ("run", "stage", "seconds"), body, frozenset({2}))
+    table = Table("stages", "Stage clocks", ("run", "stage", "time"), body, frozenset({2}))
     traces = tuple(
         {
             "type": "bar",
             "orientation": "h",
             "name": label(name),
-            "y": [label(_short(run)) for run in runs],
+            "y": [label(short(run)) for run in runs],
             "x": [run.stages.get(name, 0.0) for run in runs],
             "marker": {
-                "color": COLOURS[place % len(COLOURS)],
+                "color": STAGE_COLOURS[place % len(STAGE_COLOURS)],
                 "pattern": {
                     "shape": ("", "/", "x", ".")[place % 4],
                     "fillmode": "overlay",
@@ -163,7 +221,12 @@ def _stages(runs: Sequence[Run]) -> tuple[Table, Chart]:
         }
         for place, name in enumerate(names)
     )
-    layout = {"barmode": "stack", "xaxis": {"title": "s"}, "yaxis": {"type": "category"}}
+    layout = {
+        "barmode": "stack",
+        "xaxis": {"title": "s"},
+        "yaxis": {"type": "category", "autorange": "reversed"},
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "traceorder": "normal"},
+    }
     return table, Chart(
         "clocks", "Where the seconds of each process went", "stages", traces, layout
     )
@@ -177,20 +240,21 @@ def _epochs(runs: Sequence[Run]) -> tuple[Table, Chart]:
         for number, (epoch, found) in enumerate(zip(run.samples.epochs, curve, strict=True), 1):
             body.append(
                 (
-                    Entry(_short(run)),
+                    Entry(short(run)),
                     Entry(str(number), raw=float(number)),
                     Entry(seconds(epoch.train_s), raw=epoch.train_s),
+                    _seconds(epoch.evaluation_s),
                     Entry(digits(epoch.loss), raw=epoch.loss),
-                    Entry(ABSENT, raw=float("nan"))
+                    Entry(ABSENT, raw=nan)
                     if found is None
                     else Entry(quality(found, unit=unit), raw=found),
                 )
             )
         traces.append(
-            _trace(place, _short(run), list(range(1, len(curve) + 1)), curve, "lines+markers")
+            _trace(place, short(run), list(range(1, len(curve) + 1)), curve, "lines+markers")
         )
-    head = ("run", "epoch", "training", "loss", title)
-    table = Table("epochs", "Epochs", head, tuple(body), frozenset({1, 2, 3, 4}))
+    head = ("run", "epoch", "training", "evaluation", "loss", title)
+    table = Table("epochs", "Epochs", head, tuple(body), frozenset({1, 2, 3, 4, 5}))
     shares = {"tickformat": ".1%"} if unit == "%" else {}
     layout = {
         "xaxis": {"title": "epoch", "dtick": 1},
@@ -199,9 +263,8 @@ def _epochs(runs: Sequence[Run]) -> tuple[Table, Chart]:
     return table, Chart("quality", f"{title} after each epoch", "epochs", tuple(traces), layout)
 
 
-def _short(run: Run) -> str:
-    """A process's name within its session."""
-    return run.run.removeprefix(f"{run.session}-")
+def _seconds(value: float | None) -> Entry:
+    return Entry(ABSENT, raw=nan) if value is None else Entry(seconds(value), raw=value)
 
 
 def _quality(runs: Sequence[Run]) -> tuple[str, str]:
@@ -213,7 +276,7 @@ def _quality(runs: Sequence[Run]) -> tuple[str, str]:
 
 def _trace(
     place: int, name: str, x: Sequence[int], y: Sequence[float | None], mode: str = "markers"
-) -> dict[str, object]:
+) -> dict[str, Any]:
     return {
         "type": "scatter",
         "mode": mode,
@@ -226,74 +289,3 @@ def _trace(
             "size": 8,
         },
     }
-
-
-def _details(run: Run) -> Iterator[Table]:
-    """Of the first process; the others of its session ran in the same way."""
-    environment = run.environment
-    yield facts(
-        [
-            ("machine", environment.machine),
-            ("processor", f"{environment.cpu}, {environment.cpu_count} visible"),
-            ("memory", size(environment.memory_bytes)),
-            ("accelerators", ", ".join(environment.accelerators) or "none"),
-            ("system", environment.os),
-            ("python", environment.python),
-            *sorted(environment.packages.items()),
-            *sorted(environment.variables.items()),
-        ],
-        id="environment",
-        caption="Environment",
-    )
-    yield facts(sorted(run.numerics.items()), id="numerics", caption="Numerics in effect")
-    yield facts(_memory(run), id="memory", caption="Memory")
-    yield facts(_gate(run), id="gate", caption="Equality gate")
-    if run.loss_scaling is not None:
-        yield facts(_loss_scaling(run.loss_scaling), id="scaling", caption="Loss scaling")
-    yield facts(
-        [
-            ("suite", f"{run.suite_version}, commit {run.suite_commit}"),
-            ("workload version", run.workload_version),
-            ("session", run.session),
-            ("batch size", run.batch_size),
-            ("warm-up", run.samples.warmup_outcome or ABSENT),
-            ("end of timing", run.samples.steady_outcome or ABSENT),
-            ("data", f"{run.data.source}, digest {run.data.digest[:16]}" if run.data else ABSENT),
-            *asdict(run.protocol).items(),
-        ],
-        id="protocol",
-        caption="Protocol",
-    )
-    if run.price is not None:
-        yield facts(list(asdict(run.price).items()), id="price", caption="Reference price")
-
-
-def _memory(run: Run) -> list[tuple[str, object]]:
-    memory = run.memory
-    found = {
-        "host, after import": memory.host_baseline_bytes,
-        "host, peak from build to the end": memory.host_peak_bytes,
-        "device, peak of the allocator": memory.device_peak_bytes,
-    }
-    return [(name, ABSENT if value is None else size(value)) for name, value in found.items()]
-
-
-def _loss_scaling(found: LossScaling) -> list[tuple[str, object]]:
-    counts = {
-        "steps skipped in the warm-up": found.warmup_skipped_steps,
-        "steps skipped in the timed blocks": found.steady_skipped_steps,
-        "steps skipped in the epochs": found.train_skipped_steps,
-    }
-    told = [(name, ABSENT if count is None else f"{count:,}") for name, count in counts.items()]
-    return [("scale at the end", f"{found.final_scale:,g}"), *told]
-
-
-def _gate(run: Run) -> list[tuple[str, object]]:
-    worst = [
-        (
-            f"{name}, worst deviation",
-            f"{value:.3g} of {run.gate.tolerance.get(name, 0):.3g} allowed",
-        )
-        for name, value in run.gate.deviation.items()
-    ]
-    return [("outcome", run.gate.outcome or "not reached"), *worst]

@@ -9,7 +9,16 @@ import pandas as pd
 from harness.cells import BACKENDS, PRECISIONS
 from harness.compare import UNRANKED, usable
 from harness.metrics import METRICS
-from harness.report.parts import Entry, Row, Table, cell_page, each, figure, marks
+from harness.report.parts import (
+    SPANS,
+    Entry,
+    Row,
+    Table,
+    cell_page,
+    each,
+    figure,
+    remarks,
+)
 from harness.show import USUAL
 from harness.units import digits
 
@@ -78,23 +87,25 @@ def _entry(row: Row, metric: str, same: pd.Series[float]) -> Entry:
     if not isfinite(value):
         return Entry("no value", href=page, css="none")
     own = figure(row, metric)
-    notes = [*own.notes, *_count(row), *marks(row)]
-    css = "unranked" if any(row[mark] for mark in UNRANKED) else ""
+    notes = (*_count(row), *remarks(row))
+    if any(row[mark] for mark in UNRANKED):
+        return Entry(own.text, value, page, "unranked", (*own.notes, *notes))
     better = METRICS[metric].direction
-    relative = ""
-    if not css:
-        css = f"h{level(value, same, better)}"
-        relative = _relative(value, same, better)
-    return Entry(own.text, value, page, css, tuple(notes), relative)
+    css = f"h{level(value, same, better)}"
+    best = float(same.min() if better == "lower" else same.max())
+    if not (best > 0 and value > 0):
+        return Entry(own.text, value, page, css, (*own.notes, *notes))
+    spans = (own.notes[0], _relative_span(row, metric, best)) if own.notes else ()
+    return Entry(own.text, value, page, css, notes, f"{digits(value / best)} times", spans)
+
+
+def _relative_span(row: Row, metric: str, best: float) -> str:
+    low, high = (float(row[end]) / best for end in SPANS[metric])
+    return f"{digits(low)} to {digits(high)} times"
 
 
 def _count(row: Row) -> list[str]:
     return [f"{row['n']} processes"] if row["n"] > 1 else []
-
-
-def _relative(value: float, same: pd.Series[float], better: str) -> str:
-    best = float(same.min() if better == "lower" else same.max())
-    return f"{digits(value / best)} times" if best > 0 and value > 0 else ""
 
 
 def level(value: float, same: pd.Series[float], better: str) -> int:

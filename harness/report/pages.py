@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from shlex import join
 from typing import Any
 
 import pandas as pd
 
+from harness.compare import rankable
 from harness.metrics import METRICS
 from harness.report.cellpage import cell_page_of
+from harness.report.cellsessions import session_tables
 from harness.report.comparisons import compare_data, contrast_titles
-from harness.report.costs import COSTS, cost_rows, cost_table, kinds_table, offers
+from harness.report.costs import cost_rows, cost_table, costs_of, epochs_table, kinds_table, offers
 from harness.report.forecasts import (
     forecasts_table,
     matrices,
@@ -21,14 +24,16 @@ from harness.report.forecasts import (
 )
 from harness.report.histories import curves, lead, steps_table, with_curve
 from harness.report.matrix import LEVELS, matrix
-from harness.report.parts import Entry, Table, cell_page, each, slug
+from harness.report.method import method
+from harness.report.panels import about, about_panel, note_of_scale, panels
+from harness.report.parts import Entry, Row, Table, cell_page, each, point_of, slug, why_unranked
+from harness.report.reached import reached_table
 from harness.report.source import Source
 from harness.report.tradeoffs import tradeoffs
-from harness.report.winners import PRIMARY, one_each, winners
-from harness.schema import STATUSES
+from harness.report.winners import PRIMARY, Winner, one_each, winners
+from harness.schema import STATUSES, Run
 from harness.summary import POINT, footnotes, price_note
 
-PANEL = ["machine", "scale", "phase", "device"]
 FIRST = "index.html"
 ASV = "asv/index.html"
 
@@ -64,15 +69,6 @@ class DataFile:
 
 
 @dataclass(frozen=True)
-class Panel:
-    """A machine, scale, phase and device: one matrix."""
-
-    path: str
-    title: str
-    rows: pd.DataFrame
-
-
-@dataclass(frozen=True)
 class AsvPages:
     """Whether asv's own pages are in the site, and what is to be said of that."""
 
@@ -96,44 +92,42 @@ def pages(source: Source, asv: AsvPages) -> Iterator[Page | DataFile]:
 # Overview
 
 
-def panels(rows: pd.DataFrame) -> list[Panel]:
-    """The panel with most cells first, training before inference; it is the site's first page."""
-    groups = [(key, group) for key, group in rows.groupby(PANEL, observed=True, sort=False)]
-    groups.sort(key=lambda one: (one[0][2] != "train", -len(one[1]), *map(str, one[0])))
-    machines = rows["machine"].nunique()
-    found = []
-    for place, (key, group) in enumerate(groups):
-        machine, scale, phase, device = map(str, key)
-        title = f"{scale}, {phase}, {device}" + (f", {machine}" if machines > 1 else "")
-        path = f"overview-{slug(*key)}.html"
-        found.append(Panel(FIRST if place == 0 else path, title, group))
-    return found
-
-
 def _overviews(source: Source) -> Iterator[Page]:
-    every = panels(source.rows)
+    """A page for each panel; the site's first page is a copy of the first."""
+    every = panels(source)
     for panel in every:
         found = winners(panel.rows, source.verdicts)
-        yield Page(
-            panel.path,
-            "overview.html",
-            "Overview",
-            {
-                "panel": panel,
-                "panels": every,
-                "first": one_each(found),
-                "winners": found,
-                "tables": matrix(panel.rows),
-                "primary": PRIMARY.get(panel.rows["phase"].iloc[0], "step_time_s"),
-                "metrics": METRICS,
-                "levels": range(LEVELS),
-                "notes": _notes(panel.rows),
-                "price": price_note(panel.rows),
-                "about": about(source),
-                "statuses": _statuses(panel.rows),
-                "source": source,
-            },
-        )
+        context = {
+            "panel": panel,
+            "panels": every,
+            "of_panel": about_panel(panel, source),
+            "of_scale": note_of_scale(panel.rows),
+            "first": one_each(found),
+            "winners": found,
+            "without": _without(panel.rows, found),
+            "tables": matrix(panel.rows),
+            "primary": PRIMARY.get(panel.rows["phase"].iloc[0], "step_time_s"),
+            "metrics": METRICS,
+            "levels": range(LEVELS),
+            "notes": _notes(panel.rows),
+            "price": price_note(panel.rows),
+            "about": about(source),
+            "statuses": _statuses(panel.rows),
+            "source": source,
+        }
+        if panel is every[0]:
+            yield Page(FIRST, "overview.html", "Overview", context)
+        yield Page(panel.path, "overview.html", "Overview", context)
+
+
+def _without(rows: pd.DataFrame, found: Sequence[Winner]) -> list[str]:
+    """The workloads of which no backend can be ranked, with what became of each."""
+    told = []
+    for name, group in rows.groupby("workload", observed=True, sort=False):
+        if name not in {winner.workload for winner in found}:
+            words = (f"{row['backend']}: {why_unranked(row) or 'no figure'}" for row in each(group))
+            told.append(f"{name} ({', '.join(dict.fromkeys(words))})")
+    return told
 
 
 def _notes(rows: pd.DataFrame) -> list[str]:
@@ -143,23 +137,6 @@ def _notes(rows: pd.DataFrame) -> list[str]:
         for note in footnotes(rows, shows_cost=False)
         if not note.startswith("[")
     ]
-
-
-def about(source: Source) -> str:
-    """What was measured, on what, and when."""
-    runs = source.runs
-    days = sorted({str(at)[:10] for at in (runs["started_at"].min(), runs["started_at"].max())})
-    cells = source.rows[list(POINT)].drop_duplicates()
-    return (
-        f"{_count(len(runs), 'run')} of {_count(len(cells), 'cell')} on "
-        f"{_count(runs['machine'].nunique(), 'machine')} "
-        f"({', '.join(map(str, runs['cpu'].unique()[:3]))}), in "
-        f"{_count(runs['session'].nunique(), 'session')}, {' to '.join(days)}."
-    )
-
-
-def _count(number: int, word: str) -> str:
-    return f"{number:,} {word}{'s' if number != 1 else ''}"
 
 
 def _statuses(rows: pd.DataFrame) -> Table:
@@ -188,7 +165,8 @@ def _reasons(rows: pd.DataFrame, status: str) -> list[str]:
 
 def _cells(source: Source) -> Iterator[Page]:
     told = with_curve(source.history)
-    runs = dict(list(source.newest.groupby(list(POINT), observed=True)))
+    sessions = session_tables(source.runs, source.rows)
+    runs = dict(list(source.counted.groupby(list(POINT), observed=True)))
     for key, rows in source.rows.groupby(list(POINT), observed=True, sort=False):
         first = each(rows)[0]
         frame = runs[key]
@@ -205,15 +183,21 @@ def _cells(source: Source) -> Iterator[Page]:
             {
                 "row": first,
                 "rows": each(rows),
-                "cell": cell_page_of(rows, frame, records),
-                "file": str(frame["file"].iloc[0]),
+                "cell": cell_page_of(rows, frame, records, [sessions[point_of(first)]]),
+                "again": join(["epochmark", "run", "--only", str(first["cell"])]),
+                "replays": [_replay(row) for row in each(frame)],
                 "history": f"history.html#cell={slug(*key)}" if slug(*key) in told else "",
             },
         )
 
 
+def _replay(row: Row) -> str:
+    """The process again, with its seed and protocol, and a verdict."""
+    return join(["epochmark", "replay", f"{row['file']}:{row['run']}"])
+
+
 def _tradeoffs(source: Source) -> Iterator[Page]:
-    found = tradeoffs(source.rows, source.runs, source.floors)
+    found = tradeoffs(source.rows, source.counted, source.floors)
     yield Page("tradeoffs.html", "tradeoffs.html", "Trade-offs", {"tradeoffs": found})
 
 
@@ -246,14 +230,25 @@ def _cost(source: Source) -> Iterator[Page | DataFile]:
     context = {
         "table": cost_table(rows),
         "offers": found,
-        "kinds": kinds_table(found, rows),
+        "kinds": kinds_table(found),
+        "epochs": epochs_table(found, rows),
+        "reached": reached_table(source.rows[rankable(source.rows)], _ranked_runs(source)),
         "notes": [price_note(rows)] if len(rows) else [],
-        "columns": len(COSTS),
+        "columns": len(costs_of(rows)),
     }
     yield Page("cost.html", "cost.html", "Cost", context)
     for offer in found:
-        content = {"title": offer.title, "texts": offer.texts, "values": offer.values}
+        content = {"title": offer.provenance, "texts": offer.texts, "values": offer.values}
         yield DataFile(f"data/cost-{offer.id}.js", f"cost-{offer.id}", content)
+
+
+def _ranked_runs(source: Source) -> dict[tuple[str, str, int], list[Run]]:
+    """The records of the processes that may be ranked."""
+    found: dict[tuple[str, str, int], list[Run]] = {}
+    for row in each(source.counted[rankable(source.counted)]):
+        record = source.records.get((str(row["machine"]), str(row["session"]), str(row["run"])))
+        found.setdefault(point_of(row), []).extend([record] if record else [])
+    return found
 
 
 def _preflight(source: Source) -> Page:
@@ -336,16 +331,4 @@ def _floors(source: Source) -> Table:
 
 
 def _method() -> Page:
-    body = tuple(
-        (
-            Entry(metric.title),
-            Entry(metric.name),
-            Entry(metric.unit),
-            Entry(metric.direction),
-            Entry(metric.definition),
-        )
-        for metric in METRICS.values()
-    )
-    head = ("figure", "name in files", "unit", "better", "definition")
-    table = Table("metrics", "Every figure", head, body)
-    return Page("method.html", "method.html", "Method", {"table": table})
+    return Page("method.html", "method.html", "Method", method())

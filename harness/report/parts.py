@@ -16,15 +16,44 @@ from typing import Any
 
 import pandas as pd
 
+from harness.compare import UNRANKED
 from harness.metrics import METRICS
 from harness.show import quality_form
 from harness.summary import INTERVALS, POINT
-from harness.units import ABSENT, FORMS, formatted
+from harness.units import ABSENT, formatted
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 """Okabe and Ito's palette (2008), which colour-blind readers can tell apart."""
 
 SYMBOLS = ("circle", "square", "diamond", "cross", "triangle-up", "x")
+
+MARKS = {
+    "contended": "other work ran beside it",
+    "throttled": "on a throttled accelerator",
+    "simulated": "devices simulated on a processor",
+    "extrapolated": "epoch extrapolated",
+    "altered": "changed after it was written",
+}
+"""What each mark of a row says."""
+
+SPANS = INTERVALS | {
+    name: (f"{name}_low", f"{name}_high")
+    for name in (
+        "throughput_examples_per_s",
+        "compile_time_s",
+        "startup_time_s",
+        "infer_latency_s",
+        "infer_throughput_examples_per_s",
+        "peak_host_memory_bytes",
+        "peak_device_memory_bytes",
+        "quality",
+        "cost_per_million_examples_usd",
+        "fixed_cost_usd",
+        "cost_per_thousand_inferences_usd",
+        "energy_per_epoch_j",
+    )
+}
+"""The columns of the ends of intervals: the summary's, and those of `harness.report.source`."""
 
 Row = Mapping[str, Any]
 """A row of a summary or of the table of runs, by its columns."""
@@ -34,7 +63,7 @@ Row = Mapping[str, Any]
 class Entry:
     """One place of a table; `raw` is what sorting and CSV take, the text unless given.
 
-    `relative` may be shown in place of the text.
+    `relative` may be shown in place of the text, and the second of `spans` in place of the first.
     """
 
     text: str
@@ -43,6 +72,7 @@ class Entry:
     css: str = ""
     notes: tuple[str, ...] = ()
     relative: str = ""
+    spans: tuple[str, str] | tuple[()] = ()
 
     @property
     def plain(self) -> str:
@@ -132,11 +162,14 @@ def figure(row: Row, metric: str) -> Entry:
 
 def span_of(row: Row, metric: str) -> str:
     """The 95 % interval in words; empty where there is none."""
-    if metric not in INTERVALS:
+    if metric not in SPANS:
         return ""
-    low, high = (float(row[end]) for end in INTERVALS[metric])
-    form = FORMS[METRICS[metric].form]
-    return between(form(low), form(high)) if isfinite(low + high) else ""
+    low, high = (float(row[end]) for end in SPANS[metric])
+    if not isfinite(low + high):
+        return ""
+    if METRICS[metric].form == "quality" and row["quality_metric"] and row[metric] <= 1.0 < high:
+        high = 1.0  # no share is more
+    return between(*(text_of({**row, metric: end}, metric) for end in (low, high)))
 
 
 def between(low: str, high: str) -> str:
@@ -147,14 +180,19 @@ def between(low: str, high: str) -> str:
 
 def marks(row: Row) -> tuple[str, ...]:
     """What must be known about a row beside its numbers."""
-    words = {
-        "contended": "other work ran beside it",
-        "throttled": "on a throttled accelerator",
-        "simulated": "devices simulated on a processor",
-        "extrapolated": "epoch extrapolated",
-        "altered": "changed after it was written",
-    }
-    return tuple(text for name, text in words.items() if row[name])
+    return tuple(text for name, text in MARKS.items() if row[name])
+
+
+def remarks(row: Row) -> tuple[str, ...]:
+    """The same, and what became of the cell's other processes (`harness.report.source`)."""
+    return (*marks(row), *filter(None, [str(row["beside"])]))
+
+
+def why_unranked(row: Row) -> str:
+    """The status of a row that is not ok, or the mark for which it counts in no comparison."""
+    if row["status"] != "ok":
+        return str(row["status"])
+    return " and ".join(MARKS[name] for name in UNRANKED if row[name])
 
 
 def name_of(row: Row, *axes: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import nan
 from pathlib import Path
 
 import pandas as pd
@@ -12,12 +13,14 @@ from harness.advise import Floors
 from harness.cellbook import book
 from harness.errors import ResultsError
 from harness.preflight import read_forecasts
+from harness.report.chosen import chosen, others, undisturbed
 from harness.report.forecasts import Forecasts
-from harness.report.parts import plain
+from harness.report.parts import SPANS, each, plain, point_of
 from harness.report.verdicts import Verdicts, judge
 from harness.schema import Run
+from harness.statistics import interval
 from harness.store import read_file, results_files
-from harness.summary import latest, summary
+from harness.summary import INTERVALS, POINT, latest, summary
 from harness.table import load_table
 from harness.targets import TARGETS
 from harness.trend import History, history
@@ -28,13 +31,13 @@ from harness.trend_command import known_floors
 class Source:
     """The table of runs, its summary, and what was judged from it.
 
-    `newest` are the runs that the summary is of, `records` their full records by machine, session
-    and run. `prices` is the folder that has the price book.
+    `counted` are the runs of the sessions that count (`harness.report.chosen`), `records` what the
+    files have of them, by machine, session and run. `prices` is the folder that has the price book.
     """
 
     runs: pd.DataFrame
     rows: pd.DataFrame
-    newest: pd.DataFrame
+    counted: pd.DataFrame
     records: Mapping[tuple[str, str, str], Run]
     verdicts: Verdicts
     history: History
@@ -51,12 +54,12 @@ def read_source(results: Path) -> Source:
     table = load_table(results)
     runs = table.frame
     floors = known_floors(results, runs)
-    newest = plain(latest(runs))
+    counted = plain(latest(chosen(runs)))
     return Source(
         runs=runs,
-        rows=plain(summary(runs)),
-        newest=newest,
-        records=_records(results, newest),
+        rows=_rows(counted),
+        counted=counted,
+        records=_records(results, counted),
         verdicts=judge(runs),
         history=history(runs, floors=floors),
         floors=floors,
@@ -68,13 +71,40 @@ def read_source(results: Path) -> Source:
     )
 
 
+def _rows(counted: pd.DataFrame) -> pd.DataFrame:
+    """The summary, with an interval of every figure of SPANS.
+
+    `beside` tells what became of the processes that a row leaves out.
+    """
+    runs = undisturbed(counted)
+    rows = plain(summary(runs))
+    told = others(counted)
+    words = [told.get(point_of(row), "") if row["status"] == "ok" else "" for row in each(rows)]
+    return _with_spans(rows.assign(beside=words), runs)
+
+
+def _with_spans(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+    """Where the typical process lies; absent (NaN) where there is one alone."""
+    more = {name: ends for name, ends in SPANS.items() if name not in INTERVALS}
+    columns = {end: [nan] * len(rows) for ends in more.values() for end in ends}
+    places = {(*point_of(row), str(row["status"])): place for place, row in enumerate(each(rows))}
+    kept = runs[list(dict.fromkeys((*POINT, "status", *more)))]
+    for key, group in kept.groupby([*POINT, "status"], observed=True, sort=False):
+        for name, ends in more.items():
+            values = group[name].dropna().tolist()
+            found = interval(values) if len(values) > 1 else None
+            for end, value in zip(ends, found or (), strict=False):
+                columns[end][places[key]] = value
+    return pd.concat([rows, pd.DataFrame(columns, index=rows.index)], axis=1).copy()
+
+
 def _forecasts(results: Path) -> Forecasts:
     return {name: read_forecasts(results, name) for name in TARGETS}
 
 
-def _records(results: Path, newest: pd.DataFrame) -> dict[tuple[str, str, str], Run]:
-    """The samples behind the newest runs; those of older sessions are not read."""
-    names = set(newest["file"].astype(str))
+def _records(results: Path, counted: pd.DataFrame) -> dict[tuple[str, str, str], Run]:
+    """The samples behind the runs that count; those of other sessions are not read."""
+    names = set(counted["file"].astype(str))
     found: dict[tuple[str, str, str], Run] = {}
     for path in results_files(results):
         if path.name not in names:

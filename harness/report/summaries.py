@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from harness.report.pages import about, panels
+from harness.report.panels import about, panels
 from harness.report.parts import each, slug
 from harness.report.source import Source
 from harness.report.winners import Winner, one_each, winners
@@ -36,7 +36,7 @@ def badges(source: Source) -> list[Badge]:
 def firsts(source: Source) -> dict[str, Winner]:
     """For each workload the group that its panel shows first."""
     chosen: dict[str, Winner] = {}
-    for panel in panels(source.rows):
+    for panel in panels(source):
         found = one_each(winners(panel.rows, source.verdicts))
         chosen = {**{winner.workload: winner for winner in found}, **chosen}
     return chosen
@@ -44,9 +44,10 @@ def firsts(source: Source) -> dict[str, Winner]:
 
 def _badge(winner: Winner) -> Badge:
     value = winner.table.rows[0][1].text
-    word = "" if winner.sure else " (not sure)"
+    word = "" if winner.sure else " (alone)" if winner.ranked == 1 else " (not sure)"
     colour = "#1a6b4f" if winner.sure else "#5c5c5c"
-    return Badge(slug(winner.workload), winner.workload, f"{winner.best} {value}{word}", colour)
+    left = f"{winner.workload} {winner.where}"
+    return Badge(slug(winner.workload), left, f"{winner.best} {value}{word}", colour)
 
 
 def markdown(source: Source) -> str:
@@ -58,7 +59,7 @@ def markdown(source: Source) -> str:
     for winner in firsts(source).values():
         cells = (
             winner.workload,
-            winner.setting,
+            f"{winner.where}, {winner.setting}",
             winner.sentence,
             "yes" if winner.sure else "no",
             winner.cost or "-",

@@ -219,8 +219,12 @@ def _within(part: pd.DataFrame, machine: str, session: str) -> Iterator[Contrast
         present = set(part[axis].astype(str))
         for one, other in combinations([value for value in order if value in present], 2):
             sides = [part[part[axis] == value] for value in (one, other)]
-            arguments = ("--session", session, f"*/{one}/*", f"*/{other}/*")
-            yield from _contrast(axis, machine, session, (one, other), sides, arguments)
+            across = (axis,) if axis == "precision" else ()
+            allowed = ("--across", axis) if across else ()
+            arguments = (*allowed, "--session", session, f"*/{one}/*", f"*/{other}/*")
+            yield from _contrast(
+                axis, machine, session, (one, other), sides, arguments, across=across
+            )
 
 
 Frames = Mapping[str, pd.DataFrame]

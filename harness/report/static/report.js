@@ -242,9 +242,11 @@
     const judged = found.map(([at]) => data.metrics[at].name);
     const ranked = ["step_time_s", "infer_latency_s"].find((name) => judged.includes(name)) ?? judged[0];
     const metric = ranked === "step_time_s" ? "" : ` --metric ${ranked}`;
+    const [precision, against] = [one, other].map((cell) => cell.id.split("/")[4]);
+    const across = precision === against ? "" : " --across precision";
     return [table,
       made("p", { textContent: `The verdicts are those of these two cells alone in session ${session}, and where they stand the medians are that session's.` }),
-      commandOf(`${file.sessions[session]}${metric} ${one.id} ${other.id}`)];
+      commandOf(`${file.sessions[session]}${metric}${across} ${one.id} ${other.id}`)];
   });
 
   page("contrast", async () => {
