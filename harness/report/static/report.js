@@ -237,7 +237,7 @@
     const table = tableOf("cells", "Two cells",
       ["figure", "contender to baseline", "baseline", "contender"], rows, [2, 3]);
     if (!session) {
-      return [table, made("p", { textContent: `No session has both cells several times, so there is no verdict. The figures are the medians of the newest session of each (${one.n} and ${other.n} processes), with their 95 % intervals.` })];
+      return [table, made("p", { textContent: `No session has both cells several times, so there is no verdict. The figures are medians, each of the cell's own session (${one.n} and ${other.n} processes), with their 95 % intervals.` })];
     }
     const judged = found.map(([at]) => data.metrics[at].name);
     const ranked = ["step_time_s", "infer_latency_s"].find((name) => judged.includes(name)) ?? judged[0];

@@ -18,7 +18,7 @@
     return copy.textContent.trim();
   }
   const plain = (cell) => cell.dataset.v ?? words(cell);
-  const notes = (cell) => [...cell.querySelectorAll("small")].map((one) => one.textContent.trim()).join("; ");
+  const notes = (cell) => [...cell.querySelectorAll("small:not(.rel)")].map((one) => one.textContent.trim()).join("; ");
   const headsOf = (table) => [...table.tHead.rows[0].cells];
   const rowsOf = (table) => original.get(table) ?? [];
 
