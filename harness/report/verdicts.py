@@ -38,9 +38,11 @@ MEETINGS = 4
 
 AXIS_VALUES = {"backend": BACKENDS, "precision": PRECISIONS, "api_style": API_STYLES}
 
-READ = tuple(dict.fromkeys((
-    "cell", *CROSSABLE, *KEY_COLUMNS, "session", "replicate", "status", *UNRANKED, *FIGURES,
-)))  # fmt: skip
+READ = tuple(
+    dict.fromkeys(
+        ("cell", *CROSSABLE, *KEY_COLUMNS, "session", "replicate", "status", *UNRANKED, *FIGURES)
+    )
+)
 """The columns that a comparison reads; with all of them it takes several times as long."""
 
 TURNED = {"faster": "slower", "slower": "faster", "better": "worse", "worse": "better"}
@@ -198,8 +200,7 @@ def _replicated(runs: pd.DataFrame, machine: object) -> tuple[str, ...]:
         cells.setdefault(str(session), set()).add((str(cell), int(batch)))
     order = [name for name in _sessions(kept) if name in cells]
     known: set[tuple[str, int]] = set()
-    with_more: list[str] = []
-    others: list[str] = []
+    with_more, others = [], []
     for session in order:
         (with_more if cells[session] - known else others).append(session)
         known |= cells[session]
