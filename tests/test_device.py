@@ -23,8 +23,15 @@ def cell(backend: str, device: str) -> Cell:
 @pytest.mark.parametrize(
     ("backend", "device"), [*((backend, "gpu") for backend in BACKENDS), ("jax", "tpu")]
 )
-def test_a_worker_never_falls_back_to_the_processor(backend: str, device: str) -> None:
-    """A framework that sees no accelerator would train on the processor without a word."""
+def test_a_worker_never_falls_back_to_the_processor(
+    backend: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A framework that sees no accelerator would train on the processor without a word.
+
+    Any that is here is hidden from it.
+    """
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     data.fetch(workload("lstm_eta"), "smoke")
     ended = run(cell(backend, device), GATE_ONLY)
     assert ended.status == "unavailable", (ended.reason, ended.log_tail)

@@ -122,6 +122,9 @@ GH = """#!/usr/bin/env bash
 printf '%s\\n' "$*" >>"$LOG"
 case "$*" in
   *"issue list"*"$OPEN"*) echo 7 ;;
+  "label create regression --force"*) touch "$LOG.label" ;;
+  *"--label regression"*) # as the real one answers for a label that the repository lacks
+    [ -e "$LOG.label" ] || { echo "could not add label: 'regression' not found" >&2; exit 1; } ;;
 esac
 while [ $# -gt 0 ]; do
   if [ "$1" = --body-file ]; then cat "$2" >>"$LOG"; fi
@@ -138,6 +141,7 @@ def test_a_regression_opens_one_issue_and_adds_to_the_one_that_is_open(tmp_path:
     gh.chmod(0o755)
     (tmp_path / "regression-aaaa.md").write_text("Regression of x: a [aaaa]\n\nbody of a\n")
     (tmp_path / "regression-bbbb.md").write_text("Regression of x: b [bbbb]\n\nbody of $(b)\n")
+    (tmp_path / "regression-cccc.md").write_text("Regression of x: c [cccc]\n\nbody of c\n")
     settings = {
         "PATH": f"{gh.parent}:{os.environ['PATH']}", "LOG": str(log), "OPEN": "aaaa",
     }  # fmt: skip
@@ -146,7 +150,8 @@ def test_a_regression_opens_one_issue_and_adds_to_the_one_that_is_open(tmp_path:
     said = log.read_text()
     assert "issue comment 7 --body-file" in said
     assert "issue create --title Regression of x: b [bbbb] --body-file" in said
-    assert said.count("issue create") == said.count("issue comment") == 1
+    assert (said.count("issue create"), said.count("issue comment")) == (2, 1)
+    assert said.count("label create") == 1
     assert "body of a\n" in said
     assert "body of $(b)\n" in said
     empty = tmp_path / "empty"
@@ -168,6 +173,9 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def test_results_are_pushed_on_top_of_what_came_before_them(tmp_path: Path) -> None:
+    """By a user whom git does not know, as on a fresh machine."""
+    nobody = {"HOME": str(tmp_path / "nobody"), "GIT_CONFIG_GLOBAL": "/dev/null"}
+    nobody |= {"GIT_CONFIG_SYSTEM": "/dev/null", "GH_TOKEN": "s3", "EMAIL": ""}
     bare, one, other = tmp_path / "bare.git", tmp_path / "one", tmp_path / "other"
     git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", str(bare))
     for clone in (one, other):
@@ -182,10 +190,29 @@ def test_results_are_pushed_on_top_of_what_came_before_them(tmp_path: Path) -> N
         file.write_text("{}\n")
         (clone / "left-alone.txt").write_text("")
         script = ROOT / ".github" / "publish-results"
-        subprocess.run([str(script)], check=True, cwd=clone, env=with_settings({"GH_TOKEN": "s3"}))
+        subprocess.run([str(script)], check=True, cwd=clone, env=with_settings(nobody))
     listed = git(bare, "ls-tree", "-r", "--name-only", "main").splitlines()
     assert listed == ["results/runs/m/one.jsonl", "results/runs/m/other.jsonl"]
-    subprocess.run([str(script)], check=True, cwd=one, env=with_settings({"GH_TOKEN": "s3"}))
+    authors = git(bare, "log", "--format=%an %cn", "main").splitlines()
+    assert authors == ["nightly nightly", "nightly nightly", "t t"]
+    subprocess.run([str(script)], check=True, cwd=one, env=with_settings(nobody))
+
+
+def test_the_token_is_there_for_whatever_asks_the_server(tmp_path: Path) -> None:
+    """Reading too: the repository may be private. It stands in no command."""
+    stand_in, log = tmp_path / "bin" / "git", tmp_path / "log"
+    stand_in.parent.mkdir()
+    stand_in.write_text(
+        '#!/bin/sh\nprintf "%s\\n" "$*" >>"$LOG"\ncase "$*" in *--cached*) exit 1 ;; esac\n'
+    )
+    stand_in.chmod(0o755)
+    settings = {"PATH": f"{stand_in.parent}:{os.environ['PATH']}", "LOG": str(log)}
+    script = ROOT / ".github" / "publish-results"
+    subprocess.run([str(script)], check=True, env=with_settings(settings | {"GH_TOKEN": "s3cret"}))
+    asked = [line for line in log.read_text().splitlines() if " origin " in line]
+    assert [re.findall(r"\b(?:pull|push)\b", line) for line in asked] == [["pull"], ["push"]]
+    assert all("credential.helper=!f()" in line for line in asked)
+    assert "s3cret" not in log.read_text()
 
 
 # The workflows

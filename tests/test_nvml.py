@@ -620,3 +620,26 @@ def age(path: Path, version: int) -> None:
             fields |= {"accelerator": found[0]} if version > 5 else {}
         lines.append(json.dumps(fields))
     path.write_text("\n".join(lines) + "\n")
+
+
+# Tests that know no GPU, on a machine that has two
+
+FRAMEWORK_FREE = (
+    "cells", "runner", "parallel", "device", "doctor", "fitness", "fitness_devices", "peak",
+)  # fmt: skip
+
+
+def test_what_is_tested_without_a_gpu_holds_beside_two(machine: Machine) -> None:
+    """The first day on such a machine begins with these tests."""
+    machine.says(count=2, uuid1="GPU-77")
+    files = [f"tests/test_{name}.py" for name in FRAMEWORK_FREE]
+    which = ["-m", "not frameworks", "-k", "not product and not globs and not axes"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--quiet", *which, *files],
+        env=machine.environment(),
+        cwd=HERE.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout

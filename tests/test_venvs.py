@@ -10,7 +10,7 @@ import csv
 import io
 import json
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
@@ -38,6 +38,7 @@ BACKEND_PACKAGES = {
     "jax": {"jax"},
     "torch": {"torch"},
 }
+CUDA = ("nvidia-", "cuda-")
 CELL = Cell("lstm_eta", "smoke", "train", "jax", "float32", "functional", "cpu")
 
 
@@ -132,8 +133,24 @@ def test_a_lock_names_all_that_its_packages_need(name: str) -> None:
         except PackageNotFoundError:
             assert package in {"jax-cuda13-plugin", "jax-cuda13-pjrt", "libtpu"}
             continue
-        plain = [r for r in needed if not r.marker or r.marker.evaluate({"extra": ""})]
-        assert {canonicalize_name(r.name) for r in plain} - found == set(), package
+        assert plainly(needed) - found == set(), package
+
+
+def plainly(needed: Iterable[Requirement]) -> set[str]:
+    """Names of what is needed without any extra, but for CUDA's libraries."""
+    plain = [r for r in needed if not r.marker or r.marker.evaluate({"extra": ""})]
+    names = {str(canonicalize_name(r.name)) for r in plain}
+    return {name for name in names if not name.startswith(CUDA) and name != "triton"}
+
+
+def test_the_libraries_of_torchs_build_for_gpus_are_left_to_pip() -> None:
+    """Python's index has that one for Linux, and it needs them without any extra."""
+    linux = 'platform_system == "Linux"'
+    texts = [
+        f'cuda-toolkit[cublas,cudart]==13.0.2; {linux}', f'nvidia-cudnn-cu13==9.19.0.56; {linux}',
+        f'triton==3.6.0; {linux}', 'sympy>=1.13.3', 'opt-einsum>=3.3; extra == "opt-einsum"',
+    ]  # fmt: skip
+    assert plainly(map(Requirement, texts)) == {"sympy"}
 
 
 # Which one a cell takes
