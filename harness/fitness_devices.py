@@ -6,9 +6,9 @@ Nothing is changed on the device, and no framework is imported.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
-from harness import answers, drivers, nvml, tpu, venvs
+from harness import answers, device_checks, drivers, nvml, tpu, venvs
 from harness.absence import Absence
 from harness.fitness import HOT_CELSIUS, IDLE_SHARE, Check, render
 from harness.schema import Device, DeviceReading
@@ -19,16 +19,21 @@ MEMORY_SHARE = 0.05
 
 @dataclass(frozen=True)
 class Examined:
-    """`needed` is what no cell is measured without, `wanted` what good figures ask for besides."""
+    """`needed` is what no cell is measured without, `wanted` what good figures ask for besides.
+
+    `shown` is what the backends did when they were tried out on it.
+    """
 
     device: str
     needed: tuple[Check, ...]
     wanted: tuple[Check, ...] = ()
+    shown: tuple[Check, ...] = ()
 
     @property
     def lacking(self) -> tuple[Check, ...]:
         """What keeps every cell from running."""
-        return tuple(check for check in self.needed if check.fit is False)
+        every = (*self.needed, *self.shown)
+        return tuple(check for check in every if check.fit is False)
 
     @property
     def status(self) -> str:
@@ -39,6 +44,17 @@ class Examined:
 def examine(device: str) -> Examined:
     """The checks of a `gpu` or a `tpu`."""
     return _gpu() if device == "gpu" else _tpu()
+
+
+def tried_out(found: Examined, say: Callable[[str], None]) -> Examined:
+    """With what every backend shows on the device, where there is one that cells could run on."""
+    if found.lacking:
+        return found
+    checks = []
+    for check in device_checks.shown(found.device):
+        say(f"{check.name}: {check.found}")
+        checks.append(check)
+    return replace(found, shown=tuple(checks))
 
 
 def _gpu() -> Examined:
@@ -221,7 +237,7 @@ def _libtpu() -> Check:
 
 def told(found: Examined, output: str, say: Callable[[str], None]) -> None:
     """The answer as aligned lines with the remedies below, as JSON, or as CSV."""
-    every = [*found.needed, *found.wanted]
+    every = [*found.needed, *found.wanted, *found.shown]
     if output == "json":
         say(answers.as_json({**asdict(found), "status": found.status}))
     elif output == "csv":

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from harness import drivers, fitness, fitness_devices, tpu, venvs
+from harness import device_checks, drivers, fitness, fitness_devices, tpu, venvs
 from harness.absence import Absence
 from harness.cli import app
 from harness.errors import UsageError
@@ -128,6 +128,7 @@ def _asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitness, "checks", list)
     monkeypatch.setattr(fitness, "render", lambda found, say: None)
     monkeypatch.setattr(fitness_devices, "examine", lambda device: FOUND)
+    monkeypatch.setattr(device_checks, "shown", lambda device: iter(()))
 
 
 @pytest.mark.usefixtures("_asked")
