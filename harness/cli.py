@@ -185,6 +185,7 @@ def doctor(
         from harness import fitness_devices
 
         examined = fitness_devices.examine(device)
+        examined = fitness_devices.tried_out(examined, lambda line: typer.echo(line, err=True))
         fitness_devices.told(examined, output.value, typer.echo)
         if strict and examined.lacking:
             raise typer.Exit(1)

@@ -74,7 +74,8 @@ METRICS = {
                "Peak resident set of the worker process (VmHWM) from building the model to the "
                "end, imported libraries included."),
         Metric("peak_device_memory_bytes", "B", "lower", "bytes", "peak device memory",
-               "Peak of the backend's allocator on the accelerator."),
+               "Peak of the backend's allocator on the accelerator, after the equality gate; "
+               "JAX's, which cannot be reset, is of the whole process."),
         Metric("quality", "1", "higher", "quality", "quality",
                "The workload's quality metric on held-out data after the declared epochs; "
                "quality_metric names it."),

@@ -59,6 +59,9 @@ BEGIN, END = "begin", "end"
 RESUMABLE = "resumable"
 """The stage in which a worker trains as many steps as it is told to, and writes a checkpoint."""
 
+AFTER_GATE, WHOLE_PROCESS = "the equality gate", "the start of the process"
+"""Since when an accelerator's peak is counted."""
+
 
 @dataclass(frozen=True)
 class Segment:
@@ -786,7 +789,8 @@ class Measurement:
     def _reset_peaks(self) -> None:
         reset_peak()
         if self.job.cell.device_kind != "cpu":
-            self._framework.reset_device_peak()
+            again = self._framework.reset_device_peak()
+            self.numerics["device_peak_since"] = AFTER_GATE if again else WHOLE_PROCESS
 
     def _note_peak(self) -> None:
         peak = peak_resident_bytes()
@@ -796,7 +800,8 @@ class Measurement:
     def note_memory(self, baseline: int | None) -> None:
         """The peak outside the equality gate, for the record."""
         self._note_peak()
-        peak = max(self._peaks, default=None)
+        # Where the kernel resets no peak, the host's would be the gate's as well.
+        peak = max(self._peaks, default=None) if baseline is not None else None
         on_device = self.job.cell.device_kind != "cpu"
         self.memory = replace(
             self.memory,

@@ -47,7 +47,8 @@ def test_the_results_table_has_the_twelve_cells_of_the_quick_plan() -> None:
 
 
 def test_ci_runs_every_command_of_the_readme(ci: ModuleType) -> None:
-    found = ci.commands((ROOT / "README.md").read_text(encoding="utf-8"))
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = [command.line for command in ci.commands(text)]
     assert "make bench" in found
     assert any(line.startswith("asv run") for line in found)
     assert not any(line.startswith(("git clone", "cd ", "make test")) for line in found)
@@ -55,7 +56,52 @@ def test_ci_runs_every_command_of_the_readme(ci: ModuleType) -> None:
 
 
 def test_a_comment_behind_a_command_is_cut_off(ci: ModuleType) -> None:
-    assert ci.commands("```sh\nmake bench  # twelve cells\n```\n") == ["make bench"]
+    (found,) = ci.commands("```sh\nmake bench  # twelve cells\n```\n")
+    assert found.line == "make bench"
+
+
+PAGE = ROOT / "docs" / "first-day-on-a-gpu.md"
+
+
+def test_the_first_day_has_ten_steps_and_all_backends() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert re.findall(r"^(\d+)\. ", text, re.MULTILINE) == [str(n) for n in range(1, 11)]
+    assert text.count("```sh\n") == 10
+    assert {"cuda-jax", "cuda-tensorflow", "cuda-torch"} <= set(re.findall(r"cuda-\w+", text))
+
+
+def test_ci_runs_the_commands_of_the_first_day_and_knows_what_they_say(ci: ModuleType) -> None:
+    """Those of a GPU end with a sentence; none writes over a file that is committed."""
+    found = ci.commands(PAGE.read_text(encoding="utf-8"), ci.SKIPPED["docs/first-day-on-a-gpu.md"])
+    says = {command.line.split("'")[0].strip(): command.says for command in found}
+    driver = "no CUDA device: no NVIDIA driver"
+    assert says == {
+        "epochmark env list": "",
+        "epochmark doctor --device gpu": "gpu: unavailable. GPU: no NVIDIA driver",
+        "epochmark list --only": f"unavailable: {driver}",
+        "epochmark preflight --device cuda-l4 --scale standard --only": "",
+        "epochmark run --only": driver,
+        "epochmark run --plan standard --only": driver,
+        "epochmark show": "",
+    }
+    (planned,) = [command.line for command in found if "preflight" in command.line]
+    assert planned.endswith("--results mine")
+
+
+@pytest.mark.parametrize(
+    ("line", "says", "status"),
+    [
+        ("echo one; echo two >&2", "one two", 0),
+        ("echo one", "three", 1),
+        ("exit 7", "", 7),
+        ("echo one; exit 7", "one", 7),
+        ("true", "", 0),
+    ],
+)
+def test_a_command_that_does_not_say_what_its_page_tells_fails(
+    ci: ModuleType, line: str, says: str, status: int
+) -> None:
+    assert ci.run(ci.Command(line, says)) == status
 
 
 def test_every_picture_is_there_is_small_and_is_told_in_words() -> None:

@@ -18,6 +18,7 @@ from harness.absence import Absence
 from harness.cells import Cell, parse_cell
 from harness.child import Ended
 from harness.errors import DataError, ResultsError, UsageError
+from harness.peak import documented
 from harness.plans import planned
 from harness.probes import CpuReading, contention
 from harness.registry import workload, workloads
@@ -25,6 +26,7 @@ from harness.runner import Planned, Progress, order
 from harness.schema import Block, Contention, Epoch, Gate, Memory, Protocol, Report, Samples
 from harness.stages import Job
 from harness.store import SessionWriter, read_file
+from harness.support import Support
 from harness.workload import Workload
 from tests.records import ENVIRONMENT, PRICE, make_run, write_session
 
@@ -816,3 +818,22 @@ def test_a_machine_without_a_home_folder_keeps_the_slashes_of_a_text(
     """Containers often set HOME to the root folder."""
     monkeypatch.setenv("HOME", "/")
     assert child.without_paths("bert/smoke in /a/b/c.py") == "bert/smoke in c.py"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("TPU v5 lite", "TPU v5 lite"), ("TPU v9", None), (None, None)]
+)
+def test_the_peak_of_a_tpu_is_that_of_the_one_that_the_worker_held(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, kind: str | None, name: str | None
+) -> None:
+    """Only it can say which; one that nobody has documented has none."""
+    monkeypatch.setattr(runner, "support", lambda cell: Support("supported"))
+    chosen = replace(cell(JAX), device="tpu", precision="mixed_bfloat16")
+    numerics = {"device_kind": kind} if kind else {}
+    worker.answers[chosen.id] = Ended(replace(REPORT, numerics=numerics), "ok", "", "", 1.0)
+    session = runner.new_session(
+        [chosen], plan="", only=(), replicates=1, order_seed=1, protocol=Protocol()
+    )
+    run = runner.execute(session, Planned(0, chosen, 0), runner.Extras())
+    assert run.peak == (documented(name, "mixed_bfloat16") if name else None)
+    assert ("mfu" in run.metrics) == bool(name)
