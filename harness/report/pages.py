@@ -28,6 +28,7 @@ from harness.report.method import method
 from harness.report.panels import about, about_panel, note_of_scale, panels
 from harness.report.parts import Entry, Row, Table, cell_page, each, point_of, slug, why_unranked
 from harness.report.reached import reached_table
+from harness.report.sessions import older_schemas, sessions_table
 from harness.report.source import Source
 from harness.report.tradeoffs import tradeoffs
 from harness.report.winners import PRIMARY, Winner, one_each, winners
@@ -286,33 +287,14 @@ def _environment(source: Source) -> Page:
     )
     head = (*names, "runs", "days")
     table = Table("environments", "Environments", head, body, frozenset({len(names)}))
-    return Page(
-        "environment.html",
-        "environment.html",
-        "Environment",
-        {"table": table, "sessions": _sessions(source.runs), "floors": _floors(source)},
-    )
-
-
-def _sessions(runs: pd.DataFrame) -> Table:
-    """The newest sessions; hundreds of nights would be no table to read."""
-    newest = runs["session"].drop_duplicates().iloc[-100:]
-    read = ["session", "machine", "suite_commit", "cell", "started_at"]
-    kept = runs.loc[runs["session"].isin(newest), read]
-    grouped = list(kept.groupby("session", observed=True, sort=False))
-    body = tuple(
-        (
-            Entry(str(name)),
-            Entry(str(part["machine"].iloc[0])),
-            Entry(str(part["suite_commit"].iloc[0])[:12]),
-            Entry(str(len(part)), raw=float(len(part))),
-            Entry(str(part["cell"].nunique()), raw=float(part["cell"].nunique())),
-            Entry(str(part["started_at"].min())),
-        )
-        for name, part in reversed(grouped)
-    )
-    head = ("session", "machine", "commit", "runs", "cells", "started (UTC)")
-    return Table("sessions", "Sessions, newest first", head, body, frozenset({3, 4}))
+    sessions = sessions_table(source.runs, source.results)
+    context = {
+        "table": table,
+        "sessions": sessions,
+        "older": older_schemas(sessions),
+        "floors": _floors(source),
+    }
+    return Page("environment.html", "environment.html", "Environment", context)
 
 
 def _floors(source: Source) -> Table:
