@@ -200,7 +200,8 @@ def _replicated(runs: pd.DataFrame, machine: object) -> tuple[str, ...]:
         cells.setdefault(str(session), set()).add((str(cell), int(batch)))
     order = [name for name in _sessions(kept) if name in cells]
     known: set[tuple[str, int]] = set()
-    with_more, others = [], []
+    with_more: list[str] = []
+    others: list[str] = []
     for session in order:
         (with_more if cells[session] - known else others).append(session)
         known |= cells[session]
