@@ -16,6 +16,7 @@ from harness import SUITE_VERSION, accelerators, child, data, energy, options, p
 from harness.cells import Cell, parse_cell
 from harness.clock import now, utc_now
 from harness.errors import DataError, ResultsError, UsageError
+from harness.limits import limited
 from harness.metrics import derive, mostly_disturbed, shared
 from harness.peak import peak_for
 from harness.registry import workload, workloads
@@ -262,6 +263,7 @@ def execute(session: Session, planned: Planned, extras: Extras) -> Run:
     declared = workload(cell.workload)
     scale = declared.scales.get(cell.scale)
     possible = support(cell)
+    protocol = limited(session.protocol, cell.scale)
     blank = Run(
         session=session.session,
         run=run_id(session, planned),
@@ -276,8 +278,8 @@ def execute(session: Session, planned: Planned, extras: Extras) -> Run:
         status=possible.status,
         reason=possible.reason,
         environment=session.environment,
-        protocol=session.protocol,
-        replay=replay_command(cell, session.protocol, extras.price),
+        protocol=protocol,
+        replay=replay_command(cell, protocol, extras.price),
         quality_metric=declared.quality_metric,
         higher_is_better=declared.higher_is_better,
         quality_target=scale.quality_target if scale else None,

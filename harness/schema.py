@@ -62,6 +62,8 @@ class Protocol:
     consecutive step times agree within `warmup_tolerance`, between the floor and the ceiling.
     Timed blocks end when the 95 % interval of their median is narrower than `interval_width`, a
     share of the median (0: no such rule), or when `steady_budget_s` is spent.
+    A run is ended after `timeout_s`; 0, in the header of a session that was given none, leaves it to
+    each run's scale (`harness.limits`).
     `stop_after` ends a run after that stage (empty: none), for checks that need no timing;
     `reference` stops where the gate would judge, to make the reference it judges by.
     `train_steps` ends the training after that many steps of its first epoch (0: whole epochs, as
@@ -86,7 +88,7 @@ class Protocol:
     interval_width: float = 0.02
     steady_budget_s: float = 3.0
     latency_calls: int = 30
-    timeout_s: float = 300.0
+    timeout_s: float = 0.0
     stop_after: str = ""
     train_steps: int = 0
     weights_digest: str = ""

@@ -563,6 +563,25 @@ def test_the_arguments_reach_the_session(worker: Worker, epochmark: Epochmark) -
     assert {job.protocol.timeout_s for job in worker.jobs} == {77.0}
 
 
+@pytest.mark.parametrize(("given", "limit_s"), [((), 21_600.0), (("--timeout", "3600"), 3600.0)])
+def test_the_standard_cells_have_time_enough_unless_a_limit_is_given(
+    worker: Worker, epochmark: Epochmark, given: Sequence[str], limit_s: float
+) -> None:
+    """They take up to 970 s for eight steps on two cores; each record says its own limit."""
+    said = epochmark(
+        "run", "--only", "*/standard/train/*/float32/functional/cpu", "--only", JAX,
+        "--steps", "4", *given,
+    )  # fmt: skip
+    assert said.status == 0
+    (path,) = Path("results").glob("runs/laptop/*.jsonl")
+    stored = read_file(path)
+    assert stored.session.protocol.timeout_s == (limit_s if given else 0.0)
+    assert len(stored.runs) == 13
+    for run, job in zip(stored.runs, worker.jobs, strict=True):
+        expected = limit_s if given or "/standard/" in run.cell else 300.0
+        assert run.protocol.timeout_s == job.protocol.timeout_s == expected
+
+
 def test_failures_are_counted_and_only_strict_minds(worker: Worker, epochmark: Epochmark) -> None:
     worker.answers[TORCH] = Ended(None, "oom", "killed", "", 0.0)
     arguments = ("run", "--only", JAX, "--only", TORCH)
