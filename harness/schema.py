@@ -62,8 +62,8 @@ class Protocol:
     consecutive step times agree within `warmup_tolerance`, between the floor and the ceiling.
     Timed blocks end when the 95 % interval of their median is narrower than `interval_width`, a
     share of the median (0: no such rule), or when `steady_budget_s` is spent.
-    A run is ended after `timeout_s`; 0, in the header of a session that was given none, leaves it to
-    each run's scale (`harness.limits`).
+    A run is ended after `timeout_s`; 0, in the header of a session that was given none, leaves it
+    to each run's scale (`harness.limits`).
     `stop_after` ends a run after that stage (empty: none), for checks that need no timing;
     `reference` stops where the gate would judge, to make the reference it judges by.
     `train_steps` ends the training after that many steps of its first epoch (0: whole epochs, as
