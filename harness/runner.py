@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness import SUITE_VERSION, accelerators, child, data, energy, options, probes
+from harness import SUITE_VERSION, accelerators, child, data, energy, options, probes, stopping
 from harness.cells import Cell, parse_cell
 from harness.clock import now, utc_now
 from harness.errors import DataError, ResultsError, UsageError
@@ -301,6 +301,12 @@ def _peak(session: Session, cell: Cell, extras: Extras) -> Peak | None:
     )
 
 
+def _target(cell: Cell, samples: Samples) -> float | None:
+    """The quality that was enough, which may be a baseline's on the data at hand."""
+    scale = workload(cell.workload).scales[cell.scale]
+    return stopping.target(scale, samples.epochs[-1].quality if samples.epochs else {})
+
+
 def _flops(scale: Scale, cell: Cell) -> int:
     return scale.training_flops if cell.phase == "train" else scale.forward_flops
 
@@ -361,5 +367,6 @@ def _measured(blank: Run, cell: Cell, extras: Extras) -> Run:
             gate=report.gate,
             loss_scaling=report.loss_scaling,
             data=report.data,
+            quality_target=_target(cell, report.samples),
         )
     return replace(run, metrics=derive(run))

@@ -645,7 +645,7 @@ class Measurement:
                 learning_rate_factor=factor,
             )
             self.samples = replace(self.samples, epochs=(*self.samples.epochs, done))
-            if self._at_target(quality[self.workload.quality_metric]):
+            if self._at_target(quality):
                 outcome = stopping.TARGET
                 break
             if self._too_dear():
@@ -684,10 +684,10 @@ class Measurement:
                 raise failed[0] from None
             raise
 
-    def _at_target(self, quality: float) -> bool:
-        target = self.scale.quality_target
-        better = self.workload.higher_is_better
-        return target is not None and reaches(quality, target, higher_is_better=better)
+    def _at_target(self, quality: Mapping[str, float]) -> bool:
+        target = stopping.target(self.scale, quality)
+        found, better = quality[self.workload.quality_metric], self.workload.higher_is_better
+        return target is not None and reaches(found, target, higher_is_better=better)
 
     def _too_dear(self) -> bool:
         return stopping.too_dear(

@@ -157,6 +157,24 @@ def test_a_run_is_recorded_with_what_its_worker_measured(worker: Worker) -> None
     assert run.quality_metric == "accuracy"
 
 
+def test_a_baseline_on_the_data_at_hand_becomes_the_target_of_the_record(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPOCHMARK_DATA", "data")
+    full = JAX.replace("bert/smoke", "lstm_eta/full")
+    epochs = tuple(
+        Epoch(30, 1.5, 0.25, 0.5, {"mae_minutes": mae, "distance_mae_minutes": 4.0})
+        for mae in (4.5, 3.5)
+    )
+    report = replace(REPORT, samples=replace(REPORT.samples, epochs=epochs))
+    worker.answers[full] = Ended(report, "ok", "", "", 1.0)
+    ran, *others = read_file(new([full, JAX, full.replace("train", "infer")])).runs
+    by_cell = {run.cell: run for run in (ran, *others)}
+    assert by_cell[full].quality_target == 4.0
+    assert by_cell[full].metrics["time_to_quality_s"] == 2 * (1.5 + 0.25)
+    assert by_cell[JAX].quality_target is None
+
+
 def test_replicates_have_seeds_of_their_own_and_the_same_ones_in_every_cell(
     worker: Worker,
 ) -> None:
