@@ -236,6 +236,7 @@ def _status(row: pd.Series[Any], numbers: dict[str, int], *, replicated: bool) -
         ("*", "contended"),
         ("^", "throttled"),
         ("#", "simulated"),
+        ("?", "slow_path"),
         ("~", "extrapolated"),
         ("!", "altered"),
     )

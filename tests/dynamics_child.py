@@ -49,7 +49,7 @@ OPTIMIZER = replace(
 )
 
 DROPOUT = 0.1
-COPIES = 2000
+COPIES = 1000
 """Of each sentence, in one batch: every copy draws for itself."""
 
 Batches = tuple[Array, Array]
@@ -188,10 +188,8 @@ FAULTS: dict[str, Optimizer] = {
         OPTIMIZER,
         arguments={k: v for k, v in OPTIMIZER.arguments.items() if k != "global_clipnorm"},
     ),
-    "no schedule": replace(OPTIMIZER, schedule=None),
     "no fall": replace(OPTIMIZER, schedule=Schedule(WARM_UP, 100 * TOTAL)),
-    "longer warm-up": replace(OPTIMIZER, schedule=Schedule(WARM_UP + 1, TOTAL)),
-    "first step idle": replace(OPTIMIZER, schedule=Schedule(WARM_UP, TOTAL + 1)),
+    "a step longer": replace(OPTIMIZER, schedule=Schedule(WARM_UP, TOTAL + 1)),
 }
 
 

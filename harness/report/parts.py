@@ -149,6 +149,7 @@ def marks(row: Row) -> tuple[str, ...]:
         "contended": "other work ran beside it",
         "throttled": "on a throttled accelerator",
         "simulated": "devices simulated on a processor",
+        "slow_path": "an expected fast path was not taken",
         "extrapolated": "epoch extrapolated",
         "altered": "changed after it was written",
     }
