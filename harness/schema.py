@@ -1,7 +1,8 @@
 """The record of a run: one frozen dataclass tree, which is the schema of every results file.
 
 Format history, newest first:
-9 (2026-11): what several devices spend on exchanging gradients (`Samples.exchange`).
+9 (2026-11): what several devices spend on exchanging gradients (`Samples.exchange`); a session that
+    was given no time limit has 0 for it, its runs their scale's (`Protocol.timeout_s`).
 8 (2026-11): every accelerator of a run is watched (`Run.accelerators`), no more the first alone.
 7 (2026-11): options of the training loop (`Protocol.accumulate`, `Protocol.batch_memory_bytes`,
     `Protocol.plateau_factor`, `Memory.tried_batches`, `Epoch.learning_rate_factor`); the steps that

@@ -130,7 +130,8 @@ def trained(work: Path) -> tuple[list[float], list[float]]:
     from transformers import get_linear_schedule_with_warmup
 
     model = network(work / "small.safetensors", SMALL, np.load(work / "classifier.npz"), 0.0)
-    plain, decayed = [], []
+    plain: list[Any] = []
+    decayed: list[Any] = []
     for name, parameter in model.named_parameters():
         (plain if "bias" in name or "LayerNorm" in name else decayed).append(parameter)
     optimizer = torch.optim.AdamW(
@@ -145,7 +146,7 @@ def trained(work: Path) -> tuple[list[float], list[float]]:
             group["lr"] = RATE * share(step + 1 if step < WARM_UP else step)
             group["eps"] = DECLARED.arguments["epsilon"] / (1 - 0.999 ** (step + 1)) ** 0.5
         optimizer.zero_grad()
-        loss = torch.nn.functional.cross_entropy(logits(model, ids), torch.from_numpy(labels))
+        loss: Any = torch.nn.functional.cross_entropy(logits(model, ids), torch.from_numpy(labels))
         loss.backward()
         norms.append(float(torch.nn.utils.clip_grad_norm_(model.parameters(), NORM)))
         optimizer.step()
