@@ -9,7 +9,7 @@ from types import ModuleType
 
 import pytest
 
-from harness import readme
+from harness import readme, workload_figures
 from harness.cells import BACKENDS
 from harness.metrics import METRICS
 from harness.registry import workload, workloads
@@ -50,6 +50,12 @@ def test_every_workloads_readme_has_its_speed_its_spread_and_its_bounds(name: st
         ends = (rf"{factor * end:g}(\.0)?" for end in declared.scales[scale].quality_bounds)
         accepted = rf"\| accepted \| {' to '.join(ends)} {declared.quality_unit} \|"
         assert re.search(accepted, text), f"{scale} accepts what the README does not say"
+
+
+def test_a_cell_that_never_ended_ok_has_a_row_without_figures() -> None:
+    made = workload_figures.seeds("recommender:20261123T010709Z-b60813", ROOT / "results")
+    assert "| tensorflow, mixed_bfloat16 | 0 | 0 | - | - | - |" in made
+    assert "| torch, float32 | 4 | 1 | 58.4 % | 0.0 % | 58.4 % to 58.4 % |" in made
 
 
 def test_a_stale_block_is_noticed() -> None:
