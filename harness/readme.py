@@ -59,12 +59,20 @@ def loop_options(results: Path) -> str:
     return markdown(stored(results))
 
 
+def calibration(results: Path) -> str:
+    """What each machine can tell apart, from results/calibration."""
+    from harness.calibration import markdown
+
+    return markdown(results)
+
+
 MAKERS: dict[str, Callable[[str, Path], str]] = {
     "metrics": lambda argument, results: metrics_table(),
     "results": results_table,
     "costs": lambda session, results: results_table(session, results, "costs"),
     "advice": advice,
     "forecasts": forecasts,
+    "calibration": lambda argument, results: calibration(results),
     "effects": lambda argument, results: loop_options(results),
     "standard": workload_figures.standard,
     "seeds": workload_figures.seeds,
