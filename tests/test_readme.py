@@ -9,8 +9,10 @@ from types import ModuleType
 
 import pytest
 
-from harness import readme
+from harness import readme, workload_figures
+from harness.cells import BACKENDS
 from harness.metrics import METRICS
+from harness.registry import workload, workloads
 from tests.pictures import SHOWN
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,9 +28,34 @@ def ci() -> ModuleType:
     return module
 
 
-def test_the_generated_blocks_are_what_the_results_and_metrics_say() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("path", readme.files(), ids=lambda path: path.parent.name)
+def test_the_generated_blocks_are_what_the_results_and_metrics_say(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
     assert text == readme.rewritten(text, ROOT / "results"), "stale: run `make readme`"
+
+
+@pytest.mark.parametrize("name", workloads())
+def test_every_workloads_readme_has_its_speed_its_spread_and_its_bounds(name: str) -> None:
+    text = (ROOT / "workloads" / name / "README.md").read_text(encoding="utf-8")
+    blocks = {found.group(2): found for found in readme.BLOCK.finditer(text)}
+    assert set(blocks) == {"standard", "seeds"}
+    for found in blocks.values():
+        assert found.group(3).startswith(f"{name}:")
+    speed = blocks["standard"].group(0)
+    assert all(f"| {name} | {backend} | ok" in speed for backend in BACKENDS)
+    assert all(title in speed for title in ("examples/s", "MFU", "peak host memory", "accepted"))
+    declared = workload(name)
+    factor = 100 if declared.quality_unit == "%" else 1
+    for scale in ("smoke", "standard"):
+        ends = (rf"{factor * end:g}(\.0)?" for end in declared.scales[scale].quality_bounds)
+        accepted = rf"\| accepted \| {' to '.join(ends)} {declared.quality_unit} \|"
+        assert re.search(accepted, text), f"{scale} accepts what the README does not say"
+
+
+def test_a_cell_that_never_ended_ok_has_a_row_without_figures() -> None:
+    made = workload_figures.seeds("recommender:20261123T010709Z-b60813", ROOT / "results")
+    assert "| tensorflow, mixed_bfloat16 | 0 | 0 | - | - | - |" in made
+    assert "| torch, float32 | 4 | 1 | 58.4 % | 0.0 % | 58.4 % to 58.4 % |" in made
 
 
 def test_a_stale_block_is_noticed() -> None:
