@@ -33,19 +33,23 @@ test: check
 	# By file, because tests of one file share the processes that import a framework.
 	$(BIN)/pytest --numprocesses 2 --dist loadfile
 
-# What Epochmark itself costs: start-up of the command, and the measured step against a bare loop.
-bench-self: .venv/installed
+# What Epochmark itself costs, and what this machine can tell apart: into results/calibration and
+# results/noise. Takes hours; leave the machine alone.
+bench-self: .venv/installed calibration
 	$(BIN)/pytest tests/benchmarks --override-ini addopts= --benchmark-autosave
 
-# What this machine can tell apart: its noise, false alarms, and slowdowns of 5 % that are planted and
-# searched for, into results/noise and results/calibration. Takes hours; leave the machine alone.
+# Its noise and false alarms, then slowdowns of 5 and 2 % that are planted and searched for, and pairs
+# beside a process that comes and goes.
 SEARCHED := lstm_eta/smoke/train/jax lstm_eta/smoke/train/torch lstm_eta/smoke/train/tensorflow
+TOLD := $(BIN)/python -m tests.benchmarks.calibration
 calibration: .venv/installed
-	$(BIN)/epochmark doctor --calibrate --pairs 8
-	$(BIN)/python -m tests.benchmarks.calibration alarms
-	for cell in $(SEARCHED); do \
-	  $(BIN)/python -m tests.benchmarks.calibration planted $$cell/float32/functional/cpu 7 5 300 || exit 1; \
-	done
+	$(BIN)/epochmark doctor --calibrate --pairs 10
+	$(TOLD) alarms
+	$(BIN)/epochmark run --only '*/smoke/infer/*/float32/*/cpu' --replicates 6
+	$(TOLD) halves
+	for cell in $(SEARCHED); do $(TOLD) planted $$cell/float32/functional/cpu 7 5 300 || exit 1; done
+	$(TOLD) planted lstm_eta/smoke/train/jax/float32/functional/cpu 3 2 1200
+	$(TOLD) contended lstm_eta/smoke/train/jax/float32/functional/cpu 10 6
 
 # A night on a measuring machine, step by step: .github/workflows/nightly.yml calls these targets.
 PLAN ?= nightly

@@ -42,7 +42,9 @@ def calibrate(cells: Sequence[Cell], pairs: int, results: Path, say: Say) -> Pat
             cell.id: floor_of(measured, as_of=as_of, suite_commit=commit)
             for cell, measured in found.items()
         }
-        path = write_floors(results, machine, floors)
+        # What was known before is better than pairs that all were disturbed.
+        known = {cell: floor for cell, floor in floors.items() if floor.known}
+        path = write_floors(results, machine, known)
     return path
 
 

@@ -638,7 +638,8 @@ def compare(
     across: Annotated[
         list[str] | None,
         typer.Option(
-            help="A key that may differ: version, batch, machine, protocol, numerics, energy."
+            help="A key that may differ: version, precision, batch, machine, protocol, numerics, "
+            "energy."
         ),
     ] = None,
     session: Annotated[

@@ -51,7 +51,7 @@ def _price(name: str) -> Callable[[Run], str]:
 
 
 @cache
-def _protocol_digest(protocol: Protocol) -> str:
+def protocol_digest(protocol: Protocol) -> str:
     """16 hex digits that are the same for runs measured in the same way."""
     # How long a run may take is no part of how it is measured.
     fields = asdict(replace(protocol, timeout_s=0.0))
@@ -83,8 +83,10 @@ TEXTS: dict[str, Callable[[Run], str]] = {
     "python": lambda run: run.environment.python,
     "cpu": lambda run: run.environment.cpu,
     "accelerators": lambda run: ", ".join(run.environment.accelerators),
+    "driver": lambda run: ", ".join(sorted({one.device.driver for one in run.accelerators})),
+    "variables": lambda run: _settings(tuple(run.environment.variables.items())),
     **{name: _package(names) for name, names in _PACKAGES.items()},
-    "protocol": lambda run: _protocol_digest(run.protocol),
+    "protocol": lambda run: protocol_digest(run.protocol),
     "options": lambda run: options.told(run.protocol),
     "train_outcome": lambda run: run.samples.train_outcome,
     "warmup_outcome": lambda run: run.samples.warmup_outcome,

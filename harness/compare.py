@@ -7,8 +7,11 @@ files; `harness.compare_command` finds the two sides.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
+from itertools import combinations
+from statistics import median
 from typing import Any
 
 import pandas as pd
@@ -17,13 +20,14 @@ from harness import statistics
 from harness.cells import AXES
 from harness.errors import UsageError, unknown
 from harness.metrics import METRICS
-from harness.statistics import ALPHA, Difference
+from harness.statistics import ALPHA, Difference, Rounds
 
 UNRANKED = ("contended", "throttled", "simulated", "altered")
 """Columns of marks: a row that has one counts on no side of a comparison."""
 
 CROSSABLE = ("backend", "precision", "api_style", "device")
-"""Axes over which one workload's cells may be held against each other."""
+"""Axes over which one workload's cells may be held against each other; precisions, which compute
+different things, with `--across precision` only."""
 
 PAIRS = 8
 """From so many replicates on, those of one session are compared in pairs."""
@@ -37,6 +41,27 @@ _OF_EVERY_BACKEND = frozenset(
     {"matmul_precision", "dtype_policy", "variable_dtype", "input_pipeline", "input_workers"}
 )
 _OF_A_PRECISION = frozenset({"dtype_policy", "variable_dtype", "matmul_precision"})
+
+
+@dataclass(frozen=True)
+class Differing:
+    """A key that two sides do not share: a cell, and the values of it on each side, as texts."""
+
+    key: str
+    cell: str
+    baseline: tuple[str, ...]
+    contender: tuple[str, ...]
+    example: str
+
+
+class NotComparableError(UsageError):
+    """The sides differ in what must agree, unless that is allowed by name."""
+
+    def __init__(self, differing: Sequence[Differing]) -> None:
+        names = "; ".join(f"{one.key} ({one.example})" for one in differing)
+        allow = " ".join(f"--across {one.key}" for one in differing)
+        super().__init__(f"Not comparable: {names}. To compare nevertheless, add {allow}.")
+        self.differing = tuple(differing)
 
 
 @dataclass(frozen=True)
@@ -55,8 +80,17 @@ class Row:
 
 
 @dataclass(frozen=True)
+class Uncompared:
+    """A cell without a run that counts on one side or both: what is there on either, in words."""
+
+    cell: str
+    baseline: str
+    contender: str
+
+
+@dataclass(frozen=True)
 class Comparison:
-    """Every cell of both sides, and those of one side alone.
+    """Every cell of both sides, those of one side alone, and those that have no run that counts.
 
     Bonferroni: with `alpha_per_cell` each, the cells together keep `alpha`.
     """
@@ -67,6 +101,7 @@ class Comparison:
     alpha_per_cell: float
     only_baseline: tuple[str, ...]
     only_contender: tuple[str, ...]
+    uncompared: tuple[Uncompared, ...]
     left_out: int
     mean: Difference | None
 
@@ -91,20 +126,60 @@ def compare(
             raise unknown("key", key, list(KEYS), where="--across")
     crossed = crossed_axes(baseline, contender)
     kept = [usable(side, metric) for side in (baseline, contender)]
-    groups = [_by_cell(side, crossed) for side in kept]
+    groups = [_by_cell(side, crossed, metric) for side in kept]
     common = [name for name in groups[0] if name in groups[1]]
     if not common:
         raise UsageError(_nothing_in_common(baseline, contender, kept, metric))
     pairs = {name: (groups[0][name], groups[1][name]) for name in common}
-    kinds = [_by_cell(_kinds(side), crossed) for side in kept]
-    _refuse({name: (kinds[0][name], kinds[1][name]) for name in common}, crossed, metric, across)
+    _refuse(pairs, crossed, metric, across)
+    every = [_named(side, crossed) for side in (baseline, contender)]
     return _judged(
         metric,
-        {_title(name, pair, crossed): pair for name, pair in pairs.items()},
+        {_title(pair, crossed): pair for pair in pairs.values()},
         alpha,
-        only=(_alone(groups[0], groups[1]), _alone(groups[1], groups[0])),
+        only=(_alone(*every), _alone(*every[::-1])),
+        uncompared=tuple(_uncompared((baseline, contender), every, groups, metric)),
         left_out=len(baseline) + len(contender) - sum(map(len, kept)),
     )
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two cells of one workload in one session, as `compare` finds them without any other.
+
+    Where the two may not be compared there is what they differ in.
+    """
+
+    baseline: str
+    contender: str
+    batch_size: int
+    found: Comparison | NotComparableError
+
+
+def every_pair(session: pd.DataFrame, metric: str) -> Iterator[Pair]:
+    """What `compare` says of every two cells of one workload, scale, phase and batch size.
+
+    `session` are the runs of one session. Two precisions are compared across them.
+    """
+    kept = usable(session, metric)
+    same = ["workload", "scale", "phase", "batch_size"]
+    for (*_, batch_size), group in kept.groupby(same, observed=True):
+        sides = _by_cell(group, (), metric)
+        for one, other in combinations(sides, 2):
+            yield Pair(
+                one, other, int(batch_size), _alone_together(sides[one], sides[other], metric)
+            )
+
+
+def _alone_together(one: Side, other: Side, metric: str) -> Comparison | NotComparableError:
+    parts = zip(_axes(one.cell), _axes(other.cell), strict=False)
+    crossed = tuple(axis for (axis, this), (_, that) in parts if this != that)
+    pair = {_title((one, other), crossed): (one, other)}
+    try:
+        _refuse(pair, crossed, metric, ("precision",))
+    except NotComparableError as error:
+        return error
+    return _judged(metric, pair, ALPHA)
 
 
 def crossed_axes(baseline: pd.DataFrame, contender: pd.DataFrame) -> tuple[str, ...]:
@@ -120,16 +195,21 @@ def crossed_axes(baseline: pd.DataFrame, contender: pd.DataFrame) -> tuple[str, 
 # What must agree
 
 
-def _version(row: pd.Series[Any], crossed: Sequence[str]) -> Hashable:
+Kind = Mapping[str, Any]
+"""A row of KEY_COLUMNS."""
+
+
+def _version(row: Kind, crossed: Sequence[str]) -> Hashable:
     return str(row["workload_version"]).rpartition(".")[0]
 
 
-def _same(name: str) -> Callable[[pd.Series[Any], Sequence[str]], Hashable]:
+def _same(name: str) -> Callable[[Kind, Sequence[str]], Hashable]:
     return lambda row, crossed: str(row[name])
 
 
-KEYS: Mapping[str, Callable[[pd.Series[Any], Sequence[str]], Hashable]] = {
+KEYS: Mapping[str, Callable[[Kind, Sequence[str]], Hashable]] = {
     "version": _version,
+    "precision": _same("precision"),
     "batch": _same("batch_size"),
     "machine": _same("machine"),
     "protocol": _same("protocol"),
@@ -142,9 +222,9 @@ _OF_ONE_METRIC = {"energy": "energy_per_epoch_j"}
 """Keys that matter to one metric only: whether a counter was read changes no other."""
 
 
-def _settings(row: pd.Series[Any], crossed: Sequence[str]) -> dict[str, str]:
+def _settings(row: Kind, crossed: Sequence[str]) -> dict[str, str]:
     """The numeric settings of a row that its own axes do not already say."""
-    found: dict[str, str] = json.loads(str(row["numerics"]) or "{}")
+    found = _read(str(row["numerics"]))
     kept = found.keys() - _OUTCOMES
     if "backend" in crossed:
         kept &= _OF_EVERY_BACKEND
@@ -153,51 +233,68 @@ def _settings(row: pd.Series[Any], crossed: Sequence[str]) -> dict[str, str]:
     return {name: found[name] for name in kept}
 
 
+@cache
+def _read(numerics: str) -> dict[str, str]:
+    found: dict[str, str] = json.loads(numerics or "{}")
+    return found
+
+
 KEY_COLUMNS = (
-    "workload_version", "batch_size", "machine", "protocol", "numerics", "energy_method",
+    "workload_version", "precision", "batch_size", "machine", "protocol", "numerics",
+    "energy_method",
 )  # fmt: skip
 """The columns that the keys are read from."""
 
-Pairs = Mapping[str, tuple[pd.DataFrame, pd.DataFrame]]
+
+@dataclass(frozen=True)
+class Side:
+    """The usable runs of a cell: a figure, a session and a replicate of each.
+
+    `kinds` are the different rows of KEY_COLUMNS, which is all that the keys can tell apart.
+    """
+
+    cell: str
+    values: list[float] = field(default_factory=list)
+    turns: list[tuple[str, int]] = field(default_factory=list)
+    kinds: dict[tuple[Hashable, ...], Kind] = field(default_factory=dict)
+
+    @property
+    def rounds(self) -> Rounds:
+        """A session measures all of its cells once before it measures any a second time."""
+        return list(zip(self.turns, self.values, strict=True))
+
+
+Pairs = Mapping[str, tuple[Side, Side]]
 
 
 def _refuse(pairs: Pairs, crossed: Sequence[str], metric: str, across: Sequence[str]) -> None:
     """Name every key that differs, with an example, before anything is compared."""
-    kinds = {
-        name: [[row for _, row in side.iterrows()] for side in sides]
-        for name, sides in pairs.items()
-    }
     told = []
     for key, read in KEYS.items():
         if key in across or _OF_ONE_METRIC.get(key, metric) != metric:
             continue
         differing = [
             (name, values[0], values[1])
-            for name, sides in kinds.items()
+            for name, sides in pairs.items()
             for values in [_values(read, sides, crossed)]
             if len(values[0] | values[1]) > 1
         ]
         if differing:
-            told.append((key, f"{key} ({_example(key, *differing[0])})"))
+            cell, *sides = differing[0]
+            texts = (tuple(sorted(map(str, side))) for side in sides)
+            told.append(Differing(key, cell, *texts, _example(key, *differing[0])))
     if told:
-        allow = " ".join(f"--across {key}" for key, _ in told)
-        names = "; ".join(text for _, text in told)
-        raise UsageError(f"Not comparable: {names}. To compare nevertheless, add {allow}.")
+        raise NotComparableError(told)
 
 
 def _values(
-    read: Callable[[pd.Series[Any], Sequence[str]], Hashable],
-    sides: Sequence[Sequence[pd.Series[Any]]],
+    read: Callable[[Kind, Sequence[str]], Hashable],
+    sides: tuple[Side, Side],
     crossed: Sequence[str],
 ) -> tuple[set[Any], set[Any]]:
     """The different values of a key on the two sides."""
-    one, other = ({read(row, crossed) for row in side} for side in sides)
+    one, other = ({read(kind, crossed) for kind in side.kinds.values()} for side in sides)
     return one, other
-
-
-def _kinds(side: pd.DataFrame) -> pd.DataFrame:
-    """One row of each cell and kind that the keys can tell apart."""
-    return side[["cell", *KEY_COLUMNS]].drop_duplicates()
 
 
 def _example(key: str, name: str, baseline: set[Any], contender: set[Any]) -> str:
@@ -226,27 +323,89 @@ def rankable(side: pd.DataFrame) -> pd.Series[bool]:
     return (side["status"] == "ok") & ~side[list(UNRANKED)].any(axis=1)
 
 
-def _by_cell(side: pd.DataFrame, crossed: Sequence[str]) -> dict[str, pd.DataFrame]:
+def _by_cell(side: pd.DataFrame, crossed: Sequence[str], metric: str) -> dict[str, Side]:
     """The runs of each cell, by the cell's name with `*` for a crossed axis."""
-    places = [AXES.index(axis) for axis in crossed]
+    cells = _named(side, crossed)
+    names = {cell: name for name, cell in cells.items()}
+    found = {name: Side(cells[name]) for name in sorted(cells)}
+    columns = (side[name].tolist() for name in ("cell", metric, "session", "replicate"))
+    kinds = zip(*(side[name].tolist() for name in KEY_COLUMNS), strict=True)
+    for cell, value, session, replicate, kind in zip(*columns, kinds, strict=True):
+        one = found[names[cell]]
+        one.values.append(float(value))
+        one.turns.append((session, replicate))
+        if kind not in one.kinds:
+            one.kinds[kind] = dict(zip(KEY_COLUMNS, kind, strict=True))
+    return found
 
-    def named(cell: str) -> str:
-        parts = cell.split("/")
-        return "/".join("*" if place in places else part for place, part in enumerate(parts))
 
-    names = side["cell"].astype(str).map({cell: named(str(cell)) for cell in side["cell"].unique()})
-    return {str(name): group for name, group in side.groupby(names, sort=True)}
+def _named(side: pd.DataFrame, crossed: Sequence[str]) -> dict[str, str]:
+    """The cells by their names with `*` for a crossed axis, of which a side has one value."""
+    return {_starred(str(cell), crossed): str(cell) for cell in side["cell"].unique()}
 
 
-def _title(name: str, pair: tuple[pd.DataFrame, pd.DataFrame], crossed: Sequence[str]) -> str:
-    parts = name.split("/")
-    for axis in crossed:
-        parts[AXES.index(axis)] = "|".join(str(side[axis].iloc[0]) for side in pair)
-    return "/".join(parts)
+def _starred(cell: str, crossed: Sequence[str]) -> str:
+    return "/".join("*" if axis in crossed else part for axis, part in _axes(cell))
+
+
+def _axes(cell: str) -> list[tuple[str, str]]:
+    """Each part with its axis; a file that others wrote may have too few parts, or too many."""
+    parts = cell.split("/")
+    return list(zip((*AXES, *[""] * len(parts)), parts, strict=False))
+
+
+def _title(pair: tuple[Side, Side], crossed: Sequence[str]) -> str:
+    sides = zip(*(_axes(side.cell) for side in pair), strict=True)
+    return "/".join(f"{a}|{b}" if axis in crossed else a for (axis, a), (_, b) in sides)
 
 
 def _alone(groups: Mapping[str, Any], others: Mapping[str, Any]) -> tuple[str, ...]:
     return tuple(name for name in groups if name not in others)
+
+
+def _uncompared(
+    sides: Sequence[pd.DataFrame],
+    every: Sequence[Mapping[str, str]],
+    usable: Sequence[Mapping[str, Any]],
+    metric: str,
+) -> Iterator[Uncompared]:
+    """Cells that a side has runs of, but none that counts.
+
+    Not those that simply have no such figure, as an inference has no training step.
+    """
+    without = {_ABSENT, _without(metric)}
+    for name in sorted({*every[0], *every[1]}):
+        lacking = (
+            name in cells and name not in kept for cells, kept in zip(every, usable, strict=True)
+        )
+        if any(lacking):
+            told = [
+                _found(side[side["cell"] == cells[name]], metric) if name in cells else _ABSENT
+                for side, cells in zip(sides, every, strict=True)
+            ]
+            if not without.issuperset(told):
+                yield Uncompared(name, *told)
+
+
+_ABSENT = "absent"
+
+
+def _without(metric: str) -> str:
+    return f"ok without {metric}"
+
+
+def _found(side: pd.DataFrame, metric: str) -> str:
+    """What a side's runs of a cell are, such as `ok`, `oom` or `ok but contended`."""
+    return " and ".join(dict.fromkeys(_kind(row, metric) for _, row in side.iterrows()))
+
+
+def _kind(row: pd.Series[Any], metric: str) -> str:
+    marks = [mark for mark in UNRANKED if row[mark]]
+    if row["status"] != "ok":
+        return str(row["status"])
+    if marks:
+        return f"ok but {' and '.join(marks)}"
+    return "ok" if pd.notna(row[metric]) else _without(metric)
 
 
 def _nothing_in_common(
@@ -263,49 +422,56 @@ def _nothing_in_common(
 
 
 def _judged(
-    metric: str, pairs: Pairs, alpha: float, *, only: tuple[Any, Any], left_out: int
+    metric: str,
+    pairs: Pairs,
+    alpha: float = ALPHA,
+    *,
+    only: tuple[Any, Any] = ((), ()),
+    uncompared: tuple[Uncompared, ...] = (),
+    left_out: int = 0,
 ) -> Comparison:
     figures = {name: _figures(metric, *pair) for name, pair in pairs.items()}
-    differences = [found[-1] for found in figures.values() if found[-1] is not None]
-    per_cell = alpha / max(1, len(differences))
+    judged = [name for name, found in figures.items() if found[-1] is not None]
+    per_cell = alpha / max(1, len(judged))
     rows = tuple(
         Row(name, *values, processes, reason or _verdict(metric, difference, per_cell), difference)
         for name, (reason, values, processes, difference) in figures.items()
     )
-    mean = statistics.mean_difference(differences) if differences else None
-    return Comparison(metric, rows, alpha, per_cell, *only, left_out, mean)
+    rounds = [(pairs[name][0].rounds, pairs[name][1].rounds) for name in judged]
+    mean = statistics.mean_difference(rounds) if rounds else None
+    return Comparison(metric, rows, alpha, per_cell, *only, uncompared, left_out, mean)
 
 
 def _figures(
-    metric: str, baseline: pd.DataFrame, contender: pd.DataFrame
+    metric: str, baseline: Side, contender: Side
 ) -> tuple[str, tuple[float, float], tuple[int, int], Difference | None]:
     """Why there is no verdict, if so; medians; processes; and the difference."""
-    values = [side[metric].to_numpy(float) for side in (baseline, contender)]
-    medians = (float(pd.Series(values[0]).median()), float(pd.Series(values[1]).median()))
+    values = (baseline.values, contender.values)
+    medians = (median(values[0]), median(values[1]))
     counts = (len(values[0]), len(values[1]))
-    if not all((side > 0).all() for side in values):
+    if not all(value > 0 for side in values for value in side):
         return "no verdict: not positive", medians, counts, None
     if min(counts) < 2:
         return "no verdict: one process", medians, counts, None
-    found = _difference(metric, baseline, contender)
+    found = _difference(baseline, contender)
     if found.error == 0.0:
         return "no verdict: identical samples", medians, counts, None
     return "", medians, counts, found
 
 
-def _difference(metric: str, baseline: pd.DataFrame, contender: pd.DataFrame) -> Difference:
+def _difference(baseline: Side, contender: Side) -> Difference:
     """Paired where one session measured both sides in turns, often enough.
 
-    Pairs take out what moves both sides, and cost half of the degrees of freedom.
+    Pairs take out what moves both sides, and cost half of the degrees of freedom. A turn that
+    counts on one side only is in no pair.
     """
     sides = (baseline, contender)
-    one, other = (side[metric].tolist() for side in sides)
-    turns, places = (list(zip(side["session"], side["replicate"], strict=True)) for side in sides)
-    matched = len(turns) == len(set(turns)) == len(places) and set(turns) == set(places)
-    if matched and len(turns) >= PAIRS:
-        found = dict(zip(places, other, strict=True))
-        return statistics.paired_difference(one, [found[turn] for turn in turns])
-    return statistics.difference(one, other)
+    one, other = (dict(side.rounds) for side in sides)
+    common = [turn for turn in one if turn in other]
+    once = all(len(set(side.turns)) == len(side.turns) for side in sides)
+    if once and len(common) >= PAIRS:
+        return statistics.paired_difference(*([x[turn] for turn in common] for x in (one, other)))
+    return statistics.difference(baseline.values, contender.values)
 
 
 def _verdict(metric: str, difference: Difference | None, alpha: float) -> str:

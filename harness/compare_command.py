@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import asdict
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -114,6 +115,11 @@ def _notes(found: Comparison) -> list[str]:
             "work on the machine, on a throttled accelerator, on simulated devices, changed by "
             f"hand, or without {found.metric}."
         )
+    if found.uncompared:
+        told = (
+            f"{c.cell} (baseline: {c.baseline}; contender: {c.contender})" for c in found.uncompared
+        )
+        notes.append(f"Not compared, {_cells(len(found.uncompared))}: {', '.join(told)}.")
     for name, cells in (("baseline", found.only_baseline), ("contender", found.only_contender)):
         if cells:
             notes.append(f"Only the {name} has {_cells(len(cells))}: {', '.join(cells)}.")
@@ -158,6 +164,7 @@ def as_json(found: Comparison) -> str:
             "geometric_mean": {name: mean[name] for name in ("ratio", "low", "high")},
             "only_baseline": found.only_baseline,
             "only_contender": found.only_contender,
+            "uncompared": [asdict(cell) for cell in found.uncompared],
             "left_out": found.left_out,
         }
     )

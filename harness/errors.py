@@ -2,6 +2,7 @@
 
 EpochmarkError
 ├── UsageError          a mistake in the call: unknown cell, plan, price, folder (status 2)
+│   └── NotComparableError  two sides that differ in what must agree (harness.compare)
 ├── DataError           a data set that is missing, damaged or cannot be fetched (status 2)
 ├── ResultsError        a results file or folder that cannot be read or written (status 2)
 │   └── NewerSchemaError    a file from a later version of Epochmark (status 2)

@@ -13,6 +13,7 @@ from statistics import median
 from typing import TypeVar
 
 from harness.clock import Clock, now
+from harness.errors import WorkerError
 from harness.probes import Watch, beside, watched
 from harness.schema import Block, Protocol
 
@@ -51,7 +52,7 @@ def time_block(
     """Time `steps` steps whose last result is ready before the clock is read again.
 
     The caller has synchronised whatever ran before. `watch` looks at the machine before the first
-    and after the last reading of the clock.
+    and after the last reading of the clock. Raises WorkerError when the clock went back.
     """
     before = watch()
     began = clock()
@@ -59,6 +60,8 @@ def time_block(
         step()
     synchronise(step())
     seconds = clock() - began
+    if seconds < 0:
+        raise WorkerError("error", f"the clock went back by {-seconds:g} s over {_steps(steps)}")
     return beside(Block(steps=steps, seconds=seconds), before, watch())
 
 
@@ -118,9 +121,23 @@ def timed_blocks(
     outcome = ""
     began = clock()
     while not outcome:
-        blocks.append(timed(steps))
+        blocks.append(moved(timed(steps)))
         outcome = _timing_outcome(blocks, clock() - began, protocol)
     return tuple(blocks), outcome
+
+
+def moved(block: Block) -> Block:
+    """The block, if the clock moved in it: no figure follows from one of no seconds.
+
+    Raises WorkerError.
+    """
+    if block.seconds == 0:
+        raise WorkerError("error", f"the clock did not move over {_steps(block.steps)}")
+    return block
+
+
+def _steps(count: int) -> str:
+    return f"{count} step{'s' if count != 1 else ''}"
 
 
 def steps_per_block(block: Block, protocol: Protocol) -> int:

@@ -26,7 +26,7 @@ LEVEL = 0.99
 
 @dataclass(frozen=True)
 class Floor:
-    """What pairs of the same code showed of one cell.
+    """What pairs of the same code showed of one cell; a floor is infinite where too few did.
 
     `pair_ratios` are of workers that ran in turns; `step_times_s` of every one of these workers,
     in the order of time. Both are raw, and the floors are computed from them.
@@ -46,7 +46,16 @@ class Floor:
     @property
     def apart(self) -> float:
         """Of two workers, each alone and at any time, drift of the machine included."""
-        return _bound(self.step_times_s, variances=2)
+        return self.between(1)
+
+    def between(self, workers: int) -> float:
+        """Of the means of so many workers each, at any time."""
+        return _bound(self.step_times_s, variances=2 / workers)
+
+    @property
+    def known(self) -> bool:
+        """Whether enough pairs were measured for a floor to follow from them."""
+        return math.isfinite(self.apart)
 
 
 def floor_of(pairs: Sequence[Pair], *, as_of: str, suite_commit: str) -> Floor:

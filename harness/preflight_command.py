@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, fields, replace
-from itertools import product
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
 from harness import answers, data, probes, runner
-from harness.cells import PRECISIONS, Cell
+from harness.cells import Cell
 from harness.clock import now, utc_now
+from harness.planned import PLANNERS, in_short, largest, matrix, where_peaks_come_from
 from harness.preflight import (
     ERROR,
     FITS,
@@ -29,7 +29,7 @@ from harness.preflight import (
     read_forecasts,
     write_forecasts,
 )
-from harness.registry import workload, workloads
+from harness.registry import workload
 from harness.targets import TARGETS, Target
 from harness.units import ABSENT, percent, ruled, seconds, size
 
@@ -124,40 +124,14 @@ def _row(name: str, one: Forecast, target: Target) -> tuple[str, ...]:
         ABSENT if peak is None else size(peak),
         ABSENT if peak is None else percent(peak / target.memory_bytes),
         ABSENT if one.bound_s is None else seconds(one.bound_s),
-        _largest(one),
+        largest(one),
     )
 
 
-def _largest(one: Forecast) -> str:
-    if one.largest_batch is None and one.refused_batch is None:
-        return ABSENT
-    if one.refused_batch is None:
-        return f"{one.largest_batch} or more"
-    return f"{one.largest_batch or 0} (not {one.refused_batch})"
-
-
-PLANNED_FOR_TPU = "the peak is planned by the TPU's own compiler{effort} and it says what fits"
-LOWEST = " at its lowest effort, which often plans a little more,"
-PLANNED_FOR_GPU = (
-    "the peak under jax is planned by XLA's compiler for GPUs, which tries out no kernels here: "
-    "some of them take more"
-)
-TRACED = (
-    "the peak under torch is traced tensor bytes of the processor's operations: a GPU's kernels "
-    "and libraries take more"
-)
-
-
 def _what_this_is(target: Target, tried: Collection[Forecast]) -> str:
-    if target.device == "tpu":
-        lowest = "" if {one.optimised for one in tried} == {True} else LOWEST
-        memory = [PLANNED_FOR_TPU.format(effort=lowest)]
-    else:
-        methods = {one.method for one in tried}
-        told = {"compiled": PLANNED_FOR_GPU, "traced": TRACED}
-        memory = [said for method, said in told.items() if method in methods or not methods]
+    memory = where_peaks_come_from(target.device, tried)
     return (
-        f"Estimates and bounds for {target.accelerator}, no measurements: {'; '.join(memory)}. A "
+        f"Estimates and bounds for {target.accelerator}, no measurements: {memory}. A "
         "step takes at least the time of its declared FLOPs at the documented peak, and of reading "
         f"and writing its state once. Source: {target.documented.source}"
     )
@@ -186,29 +160,16 @@ def as_csv(found: Mapping[str, Forecast], target: Target) -> str:
 
 def markdown(results: Path, scale: str) -> str:
     """Peaks of the functional models at the declared batch, a column per target."""
+    books = {name: read_forecasts(results, name) for name in TARGETS}
     lines = []
-    for device, backends in (("tpu", ("jax",)), ("gpu", ("jax", "torch"))):
-        chosen = [one for one in TARGETS.values() if one.device == device]
-        books = [read_forecasts(results, one.name) for one in chosen]
-        head = ["workload", "batch", "backend", "precision", *(one.accelerator for one in chosen)]
+    for device in PLANNERS:
+        found = matrix(books, scale, device)
+        head = ["workload", "batch", "backend", "precision"]
+        head += [one.accelerator for one in found.targets]
         lines += [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-        # A step in TensorFloat-32 has the tensors of one in float32.
-        precisions = [one for one in PRECISIONS if one != "tensorfloat32"]
-        for name, backend, precision in product(workloads(), backends, precisions):
-            cell = Cell(name, scale, "train", backend, precision, "functional", device)
-            found = [book.get(name_of(cell, one)) for one, book in zip(chosen, books, strict=True)]
-            if any(one is not None and one.outcome != UNSUPPORTED for one in found):
-                batch = str(workload(name).scales[scale].batch_size)
-                told = [_in_short(one, of) for one, of in zip(found, chosen, strict=True)]
-                lines.append(f"| {' | '.join([name, batch, backend, precision, *told])} |")
+        for line in found.lines:
+            labels = [line.workload, str(line.batch), line.backend, line.precision]
+            told = [in_short(one, of) for one, of in zip(line.found, found.targets, strict=True)]
+            lines.append(f"| {' | '.join([*labels, *told])} |")
         lines.append("")
     return "\n".join(lines).strip()
-
-
-def _in_short(one: Forecast | None, target: Target) -> str:
-    if one is None or one.outcome == UNSUPPORTED or (one.peak_bytes is None and not one.reason):
-        return ABSENT
-    if one.peak_bytes is None:
-        return one.outcome
-    told = f"{size(one.peak_bytes)}, {percent(one.peak_bytes / target.memory_bytes)}"
-    return told if one.outcome == FITS else f"{told}: {one.outcome}"

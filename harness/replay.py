@@ -22,6 +22,9 @@ from harness.units import differing, formatted, percent
 FIGURE = {"train": "step_time_s", "infer": "infer_throughput_examples_per_s"}
 """What is compared of each phase: the one figure with many samples."""
 
+WIDEST = 0.5
+"""Within a floor above this share no figure is called reproduced: half as much again would do."""
+
 Say = Callable[[str], None]
 
 
@@ -45,13 +48,20 @@ class Replay:
         return values[0] / values[1] if values[0] and values[1] else None
 
     @property
+    def disturbed(self) -> str:
+        """Whose figure does not count, because other work ran beside it; empty if both count."""
+        sides = {"published": self.published, "new": self.again}
+        return " and the ".join(n for n, run in sides.items() if run.contention.contended)
+
+    @property
     def reproduced(self) -> bool | None:
         """Whether the figure is within the floor; None where nobody can say."""
         if self.again.status != self.published.status:
             return False
-        if self.ratio is None or self.floor is None or self.again.contention.contended:
+        if self.ratio is None or self.floor is None or self.disturbed:
             return None
-        return 1 / (1 + self.floor) <= self.ratio <= 1 + self.floor
+        within = 1 / (1 + self.floor) <= self.ratio <= 1 + self.floor
+        return None if within and self.floor > WIDEST else within
 
 
 def replay(name: str, results: Path, *, weights: Path | None, say: Say) -> Replay:
@@ -82,23 +92,32 @@ def replay(name: str, results: Path, *, weights: Path | None, say: Say) -> Repla
     with runner.terminated_as_interrupted():
         again = runner.run_one(session, turn, results, extras)
     floors = read_floors(book(results, "noise"), again.environment.machine)
-    floor = floors[cell.id].apart if cell.id in floors else None
+    floor = floors[cell.id].apart if cell.id in floors and floors[cell.id].known else None
     return Replay(published, again, floor)
 
 
 def find(name: str, results: Path) -> Run:
-    """The run that FILE:RUN names; RUN is its id, or its number in the session's order."""
+    """The run that FILE:RUN names; RUN is its id, or its number in the session's order.
+
+    Raises UsageError when there is none, or when its figures are not those of its samples.
+    """
     file, colon, wanted = name.rpartition(":")
     if not colon or not wanted:
         raise UsageError(f"{name!r} names no run: write FILE:RUN, a results file and a run's id.")
     (path, *more) = results_files(results, [file])
     if more:
         raise UsageError(f"{file!r} names {1 + len(more)} results files.")
-    runs = read_file(path).runs
+    read = read_file(path)
+    runs = read.runs
     found = [run for run in runs if wanted in (run.run, run.run.rpartition("-")[2])]
     if not found:
         known = f" It has {runs[0].run} to {runs[-1].run}." if runs else " It has none."
         raise UsageError(f"There is no run {wanted!r} in {path.name}.{known}")
+    if found[-1].run in read.altered:
+        raise UsageError(
+            f"Run {wanted!r} in {path.name} was changed by hand: its metrics are not those of its "
+            "samples. There is nothing to replay."
+        )
     return found[-1]
 
 
@@ -137,12 +156,17 @@ def _verdict(found: Replay) -> str:
         return f"{same}: {found.published.status!r} then, {found.again.status!r} now."
     shown = formatted(found.metric, found.again.metrics[found.metric])
     head = f"{found.metric} is {shown}, {found.ratio:.3f} times the published one"
-    if found.again.contention.contended:
-        return f"No verdict: {head}, but other work disturbed this run. Replay it again."
+    if found.disturbed:
+        return f"No verdict: {head}, but other work disturbed the {found.disturbed} run."
     if found.floor is None:
         return (
             f"No verdict: {head}, and this machine's noise is not known for the cell. Measure it "
             f"with `epochmark doctor --calibrate --only '{found.published.cell}'`."
+        )
+    if found.reproduced is None:
+        return (
+            f"No verdict: {head}, and runs of the same code differ by up to "
+            f"{percent(found.floor)} here."
         )
     word = "Reproduced" if found.reproduced else "Not reproduced"
     return f"{word}: {head}; the noise floor here is {percent(found.floor)}."

@@ -252,6 +252,9 @@ def _check(run: Run, session: Session) -> None:
     for place, epoch in enumerate(run.samples.epochs):
         if epoch.train_s <= 0:
             raise InvalidLineError(f"field 'samples.epochs.{place}.train_s' should be positive")
+    for place, seconds in enumerate(run.samples.infer_latency_s):
+        if seconds <= 0:
+            raise InvalidLineError(f"field 'samples.infer_latency_s.{place}' should be positive")
     exchange = run.samples.exchange
     if exchange is not None and (exchange.seconds <= 0 or exchange.exchange_s < 0):
         raise InvalidLineError("field 'samples.exchange' should hold positive numbers")

@@ -25,7 +25,7 @@ from harness.batches import Batches, Rows
 from harness.cells import Cell
 from harness.clock import Stopwatch, now
 from harness.errors import EpochmarkError, WorkerError
-from harness.measure import Steady, WarmUp, measure_steady, time_block, warm_up
+from harness.measure import Steady, WarmUp, measure_steady, moved, time_block, warm_up
 from harness.metrics import reaches
 from harness.probes import Watch, peak_resident_bytes, reset_peak, watched
 from harness.ranks import Ranks
@@ -532,7 +532,7 @@ class Measurement:
             if steps == WARM_UP:
                 self._answer(warm_up(timed, self.job.protocol).blocks[-1])
             else:
-                self._answer(timed(steps))
+                self._answer(moved(timed(steps)))
 
     def _train_resumably(self, path: Path) -> None:
         """Answer every order with a segment; batches come in the order of a whole training."""

@@ -9,8 +9,8 @@ can afford, Student's t on logarithms keeps its error rates; a bootstrap of five
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,6 +28,9 @@ effects that eight pairs or so can tell."""
 
 LEVEL = 0.95
 """Of the intervals that describe a single row."""
+
+ROUNDING = 1e-12
+"""Logarithms that spread by less are of one and the same figure: the rest is rounding."""
 
 Floats = NDArray[np.float64]
 
@@ -55,11 +58,15 @@ class Difference:
         return float(special.stdtrit(self.freedom, 1 - alpha / 2))
 
     def detectable(self, alpha: float) -> float:
-        """The slowdown, as a share, that a test at `alpha` finds in `POWER` of the attempts."""
-        # The noncentral t of Johnson and Welch (Biometrika 31, 1940): no equation to solve.
+        """The slowdown, as a share, that a test at `alpha` finds in `POWER` of the attempts.
+
+        The error that it is told from is an estimate, as that of every such attempt will be:
+        `POWER` is the share over both.
+        """
         bound = self.bound(alpha)
-        spread = math.sqrt(1 + bound**2 / (2 * self.freedom))
-        effect = (bound + float(special.ndtri(POWER)) * spread) * self.error
+        if bound == math.inf:
+            return math.inf
+        effect = _reached(bound, self.freedom) * self.error
         return math.expm1(effect) if effect < 700 else math.inf
 
 
@@ -96,7 +103,7 @@ def interval(values: Sequence[float], *, level: float = LEVEL) -> tuple[float, f
 def difference(baseline: Sequence[float], contender: Sequence[float]) -> Difference:
     """Contender to baseline by Welch's test; two or more positive figures on each side."""
     one, other = (np.log(np.array(side, np.float64)) for side in (baseline, contender))
-    variances = [float(side.var(ddof=1)) / len(side) for side in (one, other)]
+    variances = [_spread(side) ** 2 / len(side) for side in (one, other)]
     freedom = _pooled_freedom(variances, [len(one) - 1, len(other) - 1])
     return Difference(float(other.mean() - one.mean()), math.sqrt(sum(variances)), freedom)
 
@@ -112,17 +119,68 @@ def sequential_difference(logs: Sequence[float]) -> Sequential:
     return Sequential(mean.log, mean.error, mean.freedom)
 
 
-def mean_difference(parts: Sequence[Difference]) -> Difference:
-    """The geometric mean over cells."""
-    count = len(parts)
-    variances = [part.error**2 for part in parts]
-    freedom = _pooled_freedom(variances, [part.freedom for part in parts])
-    log = sum(part.log for part in parts) / count
-    return Difference(log, math.sqrt(sum(variances)) / count, freedom)
+Rounds = Sequence[tuple[Hashable, float]]
+"""A cell's positive figures, each with the round of the machine's that it was measured in."""
+
+
+def mean_difference(cells: Sequence[tuple[Rounds, Rounds]]) -> Difference | None:
+    """The geometric mean over cells of contender to baseline; None where a side has one round.
+
+    Cells of one round share what the machine did then, so the round is the unit: its figure is the
+    mean over cells of how far each is from its own mean. In pairs where both sides have the same
+    rounds.
+    """
+    sides = [_by_round([cell[place] for cell in cells]) for place in (0, 1)]
+    log = sum(_level(other) - _level(one) for one, other in cells) / len(cells)
+    if min(map(len, sides)) < 2:
+        return None
+    one, other = sides
+    if one.keys() == other.keys():
+        found = _mean(np.array([other[name] - one[name] for name in one]))
+        return replace(found, log=log)
+    errors = [_mean(np.array(list(side.values()))) for side in sides]
+    variances = [part.error**2 for part in errors]
+    freedom = _pooled_freedom(variances, [part.freedom for part in errors])
+    return Difference(log, math.sqrt(sum(variances)), freedom)
+
+
+def _level(side: Rounds) -> float:
+    return float(np.mean([math.log(value) for _, value in side]))
+
+
+def _by_round(cells: Sequence[Rounds]) -> dict[Hashable, float]:
+    """Of each round, how far its figures are from those of the other rounds, over the cells."""
+    distances: dict[Hashable, list[float]] = {}
+    for side in cells:
+        level = _level(side)
+        for name, value in side:
+            distances.setdefault(name, []).append(math.log(value) - level)
+    return {name: float(np.mean(found)) for name, found in distances.items()}
+
+
+def _reached(bound: float, freedom: float) -> float:
+    """The effect, in estimated standard errors, that gets past `bound` in `POWER` of attempts.
+
+    Where an effect is k estimated errors and an attempt's own error is another estimate, k times
+    the one less `bound` times the other is about normal with variance
+    1 + (k^2 + bound^2) / (2 freedom): Johnson and Welch's noncentral t (Biometrika 31, 1940) with
+    a term for the first estimate. Solved for k.
+    """
+    quantile = float(special.ndtri(POWER))
+    lost = quantile**2 / (2 * freedom)
+    if lost >= 1:
+        return math.inf
+    kept = 1 - lost
+    return (bound + math.sqrt(bound**2 * (1 - kept**2) + kept * quantile**2)) / kept
+
+
+def _spread(logs: Floats) -> float:
+    found = float(logs.std(ddof=1))
+    return found if found > ROUNDING else 0.0
 
 
 def _mean(logs: Floats) -> Difference:
-    error = float(logs.std(ddof=1)) / math.sqrt(len(logs))
+    error = _spread(logs) / math.sqrt(len(logs))
     return Difference(float(logs.mean()), error, len(logs) - 1)
 
 

@@ -15,13 +15,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
+from scipy import special
 
 from harness import statistics
 from harness.compare import rankable
 from harness.errors import unknown
 from harness.metrics import METRICS
 from harness.noise import Floor
-from harness.statistics import ALPHA, Difference
+from harness.statistics import ALPHA, LEVEL, Difference
 from harness.summary import POINT
 
 FIGURES = (
@@ -41,11 +42,13 @@ SEGMENT = 4
 """Sessions on either side of a step, at least: with fewer, Welch's test tells little."""
 
 MAGNITUDE = 0.02
-"""A step is this share at least, and the machine's noise floor where that is known."""
+"""A step is this share at least, and more than the means of two segments differ by in the machine's
+noise, where that is known."""
 
 CAUSES = (
     "suite_commit", "workload_version", "keras", "tensorflow", "jax", "torch", "numpy", "python",
-    "os", "cpu", "accelerators", "protocol", "numerics", "data_source", "price", "price_snapshot",
+    "os", "cpu", "accelerators", "driver", "variables", "protocol", "numerics", "data_source",
+    "price", "price_snapshot",
 )  # fmt: skip
 """Columns that can explain a step when they change at it."""
 
@@ -58,7 +61,7 @@ Floats = NDArray[np.float64]
 class Step:
     """A change of the level, between the session before it and the first one after it.
 
-    `new` says that the history without its newest session does not show it yet.
+    `new` says that the newest session of all is the first that shows it: no shorter history does.
     """
 
     machine: str
@@ -87,7 +90,10 @@ class Series:
 
     @property
     def rows(self) -> pd.DataFrame:
-        """The session of each value: a part of those of all series of the metric."""
+        """The session of each value, with its processes and their 95 % interval.
+
+        A part of those of all series of the metric.
+        """
         rows: pd.DataFrame = self.every.iloc[self.places]
         return rows
 
@@ -123,7 +129,8 @@ def history(
     long = [series for series in every if len(series.values) >= 2 * segment]
     per_series = alpha / max(1, len(long))
     rule = _Rule(segment, magnitude, floors or {}, per_series)
-    steps = [step for series in long for step in _steps(series, rule)]
+    newest = _newest(runs) if len(runs) else ""
+    steps = [step for series in long for step in _steps(series, rule, newest)]
     steps.sort(key=lambda step: (step.started_at, step.cell, step.metric))
     return History(tuple(steps), every, len(every) - len(long), per_series)
 
@@ -139,7 +146,8 @@ class _Rule:
         """The smallest step of this series that is told, as a logarithm."""
         machine, cell = (str(series.point[POINT.index(name)]) for name in ("machine", "cell"))
         floor = self.floors.get((machine, cell)) if series.metric == "step_time_s" else None
-        return math.log1p(max(self.magnitude, floor.apart if floor else 0.0))
+        noise = floor.between(self.segment) if floor and floor.known else 0.0
+        return math.log1p(max(self.magnitude, noise))
 
 
 def every_series(runs: pd.DataFrame, metrics: Sequence[str]) -> Iterator[Series]:
@@ -155,11 +163,13 @@ def every_series(runs: pd.DataFrame, metrics: Sequence[str]) -> Iterator[Series]
     for metric in metrics:
         there = runs[metric] > 0
         kept = sessions[there]
-        medians = runs.loc[there, metric].groupby(kept).median()
+        figures = runs.loc[there, metric]
+        medians = figures.groupby(kept).median()
+        spread = _spread(figures, kept)
         # A session's first run stands for its texts: to ask each of so many columns takes longer.
         first = kept[~kept.duplicated()]
         rows = runs.loc[first.index, [*point, *_TEXTS]]
-        rows = rows.assign(value=medians[first].to_numpy())
+        rows = rows.assign(value=medians[first].to_numpy(), **spread.loc[first].to_dict("list"))
         rows = rows.sort_values("started_at", kind="stable")
         values = rows["value"].to_numpy(np.float64)
         # Places and not frames: splitting so many columns takes longer than all the rest.
@@ -168,13 +178,41 @@ def every_series(runs: pd.DataFrame, metrics: Sequence[str]) -> Iterator[Series]
             yield Series(tuple(name), metric, values[places], rows, places)
 
 
-def _steps(series: Series, rule: _Rule) -> Iterator[Step]:
-    found = _found(series, series.values, rule)
-    known = _found(series, series.values[:-1], rule) if found else []
-    for ends, difference in found:
-        # A place moves by some sessions when another value comes in.
-        new = all(abs(ends[1] - other[1]) > rule.segment for other, _ in known)
+def _spread(figures: pd.Series[float], sessions: pd.Series[int]) -> pd.DataFrame:
+    """Of each session, how many processes, and `statistics.interval` of them, for all at once."""
+    logs = np.log(figures).groupby(sessions)
+    count = logs.size()
+    several = count.where(count > 1)
+    half = special.stdtrit(several - 1, (1 + LEVEL) / 2) * logs.std(ddof=1) / np.sqrt(several)
+    ends = {"low": np.exp(logs.mean() - half), "high": np.exp(logs.mean() + half)}
+    return pd.DataFrame({"processes": count, **ends})
+
+
+def _newest(runs: pd.DataFrame) -> str:
+    """The session of the run that began last."""
+    return str(runs["session"].iloc[int(np.argmax(runs["started_at"].to_numpy(object)))])
+
+
+def _steps(series: Series, rule: _Rule, newest: str) -> Iterator[Step]:
+    # A cell that is not measured any more has nothing new to tell, nor has a machine.
+    current = str(series.rows.iloc[-1]["session"]) == newest
+    for ends, difference in _found(series, series.values, rule):
+        new = current and not _known(series, ends[1], rule)
         yield _step(series, ends, difference, new=new)
+
+
+def _known(series: Series, place: int, rule: _Rule) -> bool:
+    """Whether a shorter history shows the step already.
+
+    Any of them: a small step comes and goes as values come in, and is told once.
+    """
+    shorter = range(len(series.values) - 1, max(place - rule.segment, 2 * rule.segment) - 1, -1)
+    return any(
+        # A place moves by some sessions when another value comes in.
+        abs(place - other) <= rule.segment
+        for end in shorter
+        for (_, other, _), _ in _found(series, series.values[:end], rule)
+    )
 
 
 Ends = tuple[int, int, int]

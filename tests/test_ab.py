@@ -14,12 +14,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 from harness import ab, ab_command, accelerators, data, sides
 from harness.ab import Failure, Outcome, Pair, duel, measure_pair
 from harness.ab_command import Request
 from harness.cells import Cell, parse_cell
 from harness.child import HERE, Ended, Installation
+from harness.cli import app
 from harness.errors import UsageError
 from harness.registry import workload
 from harness.schema import Block, Gate, Memory, Protocol, Report, Samples
@@ -106,6 +108,30 @@ def test_a_pair_on_a_hampered_accelerator_does_not_count(
     assert isinstance(found, Pair)
     assert (found.log_ratio == 0.0) is counts
     assert (found.log_ratio is None) is not counts
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_the_sides_take_turns_in_being_started_first(
+    number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The baseline's figures stay the baseline's."""
+    started: list[Installation] = []
+
+    class Noted(Stub):
+        def __init__(self, job: object, side: Installation) -> None:
+            super().__init__()
+            started.append(side)
+            self._seconds = 0.1 if side == HERE else 0.3
+
+        def turn(self, steps: int) -> Block:
+            return Block(1, self._seconds)
+
+    monkeypatch.setattr(ab, "Worker", Noted)
+    other = Installation(variables={"X": "1"})
+    found = measure_pair(CELL, HERE, other, number=number)
+    assert started == ([HERE, other] if number == 0 else [other, HERE])
+    assert isinstance(found, Pair)
+    assert found.log_ratio == pytest.approx(math.log(3.0))
 
 
 # The rule that ends the pairing
@@ -290,6 +316,29 @@ def request(**changes: object) -> Request:
         "timeout_s": 60.0,
     }
     return Request(**(given | changes))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("ratio", "threshold", "status"),
+    [(1.1, "0", 1), (1.1, "20", 0), (0.9, "0", 0), (None, "0", 1)],
+)
+def test_a_regression_beyond_the_threshold_is_exit_status_1(
+    ratio: float | None, threshold: str, status: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And so is a contender that does not run."""
+
+    def met(cell: Cell, *sides: object, number: int, **named: object) -> Pair | Failure:
+        if ratio is None:
+            return Failure("contender", KILLED)
+        return pair(*[ratio * math.exp(0.001 * (-1) ** number)] * 3)
+
+    monkeypatch.setattr(ab_command, "measure_pair", met)
+    monkeypatch.setattr(ab_command.runner, "prepare_data", lambda cells, log: None)
+    arguments = ["ab", "--env", "X=1", "--only", CELL.id, "--threshold", threshold]
+    found = CliRunner().invoke(app, arguments)
+    assert found.exit_code == status
+    verdict = {1.1: "slower", 0.9: "faster", None: "the contender ended as 'oom'"}[ratio]
+    assert verdict in found.stdout
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from dataclasses import replace
 
 import pytest
 
+from harness.errors import WorkerError
 from harness.measure import (
     Steady,
     measure_steady,
@@ -19,6 +20,7 @@ from harness.measure import (
     time_block,
     timed_blocks,
 )
+from harness.metrics import seconds_per_step
 from harness.probes import Moment
 from harness.schema import Block, Protocol
 
@@ -297,3 +299,29 @@ def test_the_interval_of_a_median_is_two_of_the_values(count: int, ends: tuple[i
 @pytest.mark.parametrize("count", [0, 1, 5])
 def test_too_few_values_have_no_interval(count: int) -> None:
     assert median_interval([1.0] * count) is None
+
+
+# Clocks that jump
+
+
+def test_a_clock_that_goes_back_ends_the_run_in_one_sentence() -> None:
+    readings = iter([5.0, 4.5])
+    with pytest.raises(
+        WorkerError, match=r"^the clock went back by 0\.5 s over 3 steps$"
+    ) as raised:
+        time_block(3, lambda: 0, lambda result: None, clock=lambda: next(readings))
+    assert raised.value.status == "error"
+
+
+def test_a_clock_that_stands_still_gives_no_block_of_no_seconds() -> None:
+    stopped = Block(4, 0.0)
+    with pytest.raises(WorkerError, match=r"^the clock did not move over 4 steps$"):
+        timed_blocks(lambda steps: stopped, 4, PROTOCOL, clock=lambda: 0.0)
+
+
+def test_a_clock_that_leaps_ahead_in_one_block_does_not_move_the_median() -> None:
+    """As after the machine was put to sleep."""
+    device = Device(lambda number: STEP_S if number != 100 else 3600.0)
+    steady = measure_steady(device.step, device.synchronise, PROTOCOL, clock=device.clock)
+    assert max(block.seconds for block in (*steady.warmup.blocks, *steady.blocks)) > 3600.0
+    assert seconds_per_step(steady.blocks) == STEP_S

@@ -18,7 +18,7 @@ from harness.child import Ended
 from harness.errors import ResultsError, UsageError
 from harness.noise import Floor, floor_of, read_floors, write_floors
 from harness.probes import CpuReading
-from harness.schema import Block, Report, Run, Samples
+from harness.schema import Block, Contention, Report, Run, Samples
 from harness.stages import Job
 from harness.units import formatted
 from tests.benchmarks.calibration import GROUP, alarmed
@@ -139,6 +139,19 @@ def test_rounds_go_over_all_cells_and_each_is_written(
     assert lines[1].split()[:2] == [one.id, "3"]
 
 
+def test_pairs_that_were_all_disturbed_replace_no_floor(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cell = Cell("bert", "smoke", "train", "jax", "float32", "functional", "cpu")
+    disturbed = Pair(blocks(1.0, 2.0, 3.0, marked=3), blocks(1.0, 2.0, 3.0))
+    monkeypatch.setattr(calibrate, "measure_pair", lambda *sides, **named: disturbed)
+    monkeypatch.setattr(runner, "prepare_data", lambda cells, log: None)
+    monkeypatch.setenv("EPOCHMARK_MACHINE", "m")
+    write_floors(tmp_path, "m", {cell.id: FLOOR})
+    calibrate.calibrate([cell], 2, tmp_path, lambda line: None)
+    assert read_floors(tmp_path, "m") == {cell.id: FLOOR}
+
+
 # Replaying
 
 
@@ -211,6 +224,51 @@ def test_without_a_floor_there_is_no_verdict(
     assert found.reproduced is None
     assert replay.text(found).endswith(
         f"Measure it with `epochmark doctor --calibrate --only '{run.cell}'`."
+    )
+
+
+def test_a_floor_of_nothing_is_none(tmp_path: Path, worker: Callable[..., list[Job]]) -> None:
+    run = published(tmp_path)
+    write_floors(tmp_path, "m", {run.cell: replace(FLOOR, pair_ratios=(), step_times_s=())})
+    worker(10.0)
+    found = replayed(tmp_path)
+    assert found.reproduced is None
+    assert "this machine's noise is not known for the cell" in replay.text(found)
+
+
+def test_a_floor_that_half_the_figure_stays_within_gives_no_verdict(
+    tmp_path: Path, worker: Callable[..., list[Job]]
+) -> None:
+    run = published(tmp_path)
+    write_floors(tmp_path, "m", {run.cell: replace(FLOOR, step_times_s=(0.1, 0.12, 0.08, 0.15))})
+    worker(0.012)
+    found = replayed(tmp_path)
+    assert found.reproduced is None
+    assert "No verdict: step_time_s is 12.0 ms, 1.200 times the published one, and runs " in (
+        replay.text(found)
+    )
+
+
+def test_a_published_figure_that_other_work_disturbed_has_no_verdict(
+    tmp_path: Path, worker: Callable[..., list[Job]]
+) -> None:
+    run = published(tmp_path, contention=Contention(others_cpu_share=0.5, contended=True))
+    write_floors(tmp_path, "m", {run.cell: FLOOR})
+    worker(0.01)
+    found = replayed(tmp_path)
+    assert found.reproduced is None
+    assert replay.text(found).endswith("but other work disturbed the published run.")
+
+
+def test_a_run_that_was_changed_by_hand_is_not_replayed(tmp_path: Path) -> None:
+    published(tmp_path)
+    (path,) = (tmp_path / "runs").glob("*/*.jsonl")
+    path.write_text(path.read_text().replace('"step_time_s":0.01', '"step_time_s":0.02'))
+    with pytest.raises(UsageError) as raised:
+        replayed(tmp_path)
+    assert str(raised.value) == (
+        f"Run 'r0001' in {path.name} was changed by hand: its metrics are not those of its "
+        "samples. There is nothing to replay."
     )
 
 

@@ -5,10 +5,12 @@ Needs Debian's `chromium`, which `.ci/run` installs; no other browser is looked 
 
 from __future__ import annotations
 
+import csv
 import json
+import re
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -148,9 +150,12 @@ def overflow(page: Page) -> int:
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_every_page_from_disk_at_every_width(browser: Browser, site: Path, scheme: str) -> None:
+@pytest.mark.parametrize("place", ["disk", "server"])
+def test_every_page_at_every_width(
+    browser: Browser, site: Path, server: str, place: str, scheme: str
+) -> None:
     """No error, no request elsewhere, nothing too wide, no script of the results' own."""
-    one = visit(browser, site.as_uri(), scheme=scheme)
+    one = visit(browser, {"disk": site.as_uri(), "server": server}[place], scheme=scheme)
     for address in every(site):
         one.page.set_viewport_size({"width": WIDTHS[0], "height": 900})
         one.open(address)
@@ -160,14 +165,6 @@ def test_every_page_from_disk_at_every_width(browser: Browser, site: Path, schem
         assert "ran" not in one.page.title(), address
         assert one.page.locator("img").count() == 0, address
     assert one.troubles == []
-
-
-def test_every_page_from_a_server(browser: Browser, site: Path, server: str) -> None:
-    one = visit(browser, server, width=768)
-    for address in every(site):
-        one.open(address)
-    # A browser asks a server for this by itself.
-    assert [said for said in one.troubles if "favicon" not in said and "404" not in said] == []
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -222,7 +219,7 @@ def test_the_history_page_loads_the_cell_of_its_address(browser: Browser, site: 
     assert table.count() == 2
     numbers = [
         float(cell.get_attribute("data-v") or "nan")
-        for cell in table.locator("td:nth-child(3)").all()
+        for cell in table.locator("td:nth-child(2)").all()
     ]
     drawn = one.page.evaluate("document.querySelector('#history .plot').data[0].y")
     assert drawn == numbers[::-1]
@@ -294,6 +291,243 @@ def test_a_table_sorts_by_keyboard_and_downloads_as_csv(browser: Browser, site: 
     lines = Path(waiting.value.path()).read_text().splitlines()
     assert lines[0] == "figure,name in files,unit,better,definition"
     assert len(lines) == 1 + table.locator("tbody tr").count()
+
+
+def csv_of(one: Visit, name: str) -> list[list[str]]:
+    """What the button of a table gives."""
+    with one.page.expect_download() as waiting:
+        one.page.locator(f"#{name}").get_by_role("button", name="Download as CSV").click()
+    with Path(waiting.value.path()).open(newline="") as file:
+        return list(csv.reader(file))
+
+
+def test_csv_has_names_and_notes_apart_and_units_in_its_head(browser: Browser, site: Path) -> None:
+    one = visit(browser, site.as_uri())
+    one.open("cost.html#find=laptop")
+    head, *rows = csv_of(one, "costs")
+    assert head[:4] == ["cell", "cell (notes)", "epoch (s)", "epoch (notes)"]
+    shown = one.page.locator("#costs tbody tr:visible")
+    assert len(rows) == shown.count()
+    assert rows[0][0] in {cell("jax"), cell("tensorflow"), cell("torch")}
+    assert "laptop" in rows[0][1]
+    assert float(rows[0][2]) == 0.44
+    one.open("index.html")
+    name = one.page.locator("[data-when]:visible .table").get_attribute("id")
+    head, row, *_ = csv_of(one, str(name))
+    interval = row[head.index("jax float32 (notes)")]
+    assert re.match(r"[\d.]+ to [\d.]+ ms; ", interval)
+    assert float(row[head.index("jax float32")]) == pytest.approx(0.0104)
+    assert one.troubles == []
+
+
+# Addresses
+
+
+def group_of(one: Visit, place: int) -> str:
+    option = one.page.locator("[name=group] option").nth(place)
+    return str(option.get_attribute("value"))
+
+
+def test_a_link_within_a_page_leaves_what_was_chosen(browser: Browser, site: Path) -> None:
+    one = visit(browser, site.as_uri())
+    one.open("tradeoffs.html")
+    one.page.select_option("[name=group]", group_of(one, 1))
+    address = one.page.url
+    one.page.locator("figcaption a:visible").first.click()
+    assert one.page.url == address
+    assert one.page.locator(".table:visible").get_attribute("id") == f"table-{group_of(one, 1)}"
+    assert one.page.evaluate("document.activeElement.closest('.table').id").startswith("table-")
+    one.open("preflight.html#find=v5e")
+    one.page.locator(".skip").focus()
+    one.page.keyboard.press("Enter")
+    assert one.page.evaluate("document.activeElement.id") == "main"
+    assert one.page.locator("[name=find]").input_value() == "v5e"
+    assert one.page.locator(".count").inner_text().startswith("64 of ")
+    one.open(f"tradeoffs.html#table-{group_of_site(site, 1)}")
+    assert (
+        one.page.locator(".table:visible").get_attribute("id") == f"table-{group_of_site(site, 1)}"
+    )
+    assert one.troubles == []
+
+
+def group_of_site(site: Path, place: int) -> str:
+    text = (site / "tradeoffs.html").read_text()
+    return re.findall(r'<option value="([^"]+)"', text)[place]
+
+
+@pytest.mark.parametrize(
+    ("address", "wanted", "left"),
+    [
+        ("history.html#cell=gone", "gone", "#points"),
+        ("compare.html#contrast=3", "3", "#verdicts"),
+        ("compare.html#baseline=gone", "gone", "#cells"),
+        ("index.html#metric=gone", "gone", "[data-when]:visible"),
+        ("tradeoffs.html#chosen=gone", "gone", "tr.chosen"),
+        ("method.html#sort=metrics:gone:up", "gone", "[aria-sort]"),
+    ],
+)
+def test_what_an_address_asks_in_vain_is_told(
+    browser: Browser, site: Path, address: str, wanted: str, left: str
+) -> None:
+    one = visit(browser, site.as_uri())
+    one.open(address)
+    assert f"This site has no “{wanted}” to choose" in one.page.locator("#told").inner_text()
+    assert one.page.locator(left).count() == 0
+    assert one.troubles == []
+
+
+def test_a_choice_after_one_in_vain_takes_the_notice_away(browser: Browser, site: Path) -> None:
+    one = visit(browser, site.as_uri())
+    one.open("history.html#cell=gone")
+    one.page.select_option("[name=cell]", index=0)
+    one.page.locator("#points").wait_for()
+    one.page.locator("body[data-ready]").wait_for()
+    assert one.page.locator("#told").inner_text() == ""
+
+
+def test_a_missing_data_file_is_told(browser: Browser, site: Path) -> None:
+    path = next(site.glob("data/history-*.js"))
+    away = path.rename(site / "away.js")
+    try:
+        one = visit(browser, site.as_uri())
+        one.open(f"history.html#cell={path.stem.removeprefix('history-')}")
+        told = one.page.locator("#told").inner_text()
+        assert told.startswith(f"The file data/{path.name} of this site is missing")
+        assert one.page.locator("#points").count() == 0
+    finally:
+        away.rename(path)
+
+
+def test_the_order_of_a_table_is_in_the_address(browser: Browser, site: Path) -> None:
+    one = visit(browser, site.as_uri())
+    one.open("method.html")
+    head = one.page.locator("#metrics th button", has_text="name in files")
+    head.click()
+    head.click()
+    names = one.page.locator("#metrics tbody td:nth-child(2)").all_inner_texts()
+    assert names == sorted(names, reverse=True)
+    assert one.page.url.endswith("#sort=metrics%3Aname+in+files%3Adown")
+    one.open(one.page.url.removeprefix(f"{one.base}/"))
+    assert one.page.locator("#metrics tbody td:nth-child(2)").all_inner_texts() == names
+    assert one.page.locator("#metrics [aria-sort=descending]").inner_text().startswith("name")
+
+
+def test_a_cell_is_chosen_by_keyboard_and_is_in_the_address(browser: Browser, site: Path) -> None:
+    one = visit(browser, site.as_uri())
+    one.open("tradeoffs.html")
+    one.page.locator("[name=group]").focus()
+    one.page.keyboard.press("Tab")
+    assert one.page.evaluate("document.activeElement.name") == "chosen"
+    one.page.keyboard.press("ArrowDown")
+    one.page.keyboard.press("ArrowDown")
+    chosen = one.page.locator(".table:visible tr.chosen th")
+    name = chosen.inner_text()
+    marked = "document.querySelector('.plot').data.map(one => one.selectedpoints ?? null)"
+    points = one.page.evaluate(marked)
+    assert sum(len(one) for one in points if one) == 1
+    one.open(one.page.url.removeprefix(f"{one.base}/"))
+    assert chosen.inner_text() == name
+    assert one.page.evaluate(marked) == points
+    assert one.troubles == []
+
+
+def test_deep_links_of_the_other_pages(browser: Browser, site: Path) -> None:
+    one = visit(browser, site.as_uri())
+    group = group_of_site(site, 1)
+    one.open(f"tradeoffs.html#group={group}")
+    assert one.page.locator(".table:visible").get_attribute("id") == f"table-{group}"
+    spot = next(path.stem for path in site.glob("data/cost-*spot*.js")).removeprefix("cost-")
+    one.open(f"cost.html#price={spot}&find=torch")
+    assert "spot" in one.page.locator("#costs caption").inner_text()
+    rows = one.page.locator("#costs tbody tr:visible")
+    assert rows.count() > 0
+    assert all("/torch/" in text for text in rows.locator("th").all_inner_texts())
+    contrast = next(path.stem for path in site.glob("data/contrast-*--jax--torch.js"))
+    contrast = contrast.removeprefix("contrast-")
+    one.open(f"compare.html#contrast={contrast}&metric=epoch_time_s")
+    assert "epoch: backend: torch against jax" in one.page.locator("#verdicts caption").inner_text()
+    assert "--metric epoch_time_s" in one.page.locator("#contrast pre").inner_text()
+    assert one.troubles == []
+
+
+# Small screens and bad input
+
+
+def test_on_a_phone_the_answer_is_in_sight(browser: Browser, site: Path) -> None:
+    """Of the cards the cost, which is the last column, and the verdicts of comparisons."""
+    one = visit(browser, site.as_uri(), width=360)
+    for address, cells in (
+        ("index.html", ".card td:last-child"),
+        ("compare.html", "#cells td"),
+        ("compare.html", "#verdicts td"),
+    ):
+        one.open(address)
+        boxes = [found.bounding_box() for found in one.page.locator(f"{cells}:visible").all()]
+        ends = [box["x"] + box["width"] for box in boxes if box]
+        assert ends
+        assert max(ends) <= 360
+
+
+def test_no_backend_is_broken_within_its_word(browser: Browser, site: Path) -> None:
+    one = visit(browser, site.as_uri(), width=1440)
+    one.open("index.html")
+    lines = "all => all.map(one => one.getClientRects().length)"
+    counts = one.page.locator(".card:visible th[scope=row] a").evaluate_all(lines)
+    assert counts
+    assert set(counts) == {1}
+
+
+def nothing(results: Path) -> None:
+    write_session(results)
+
+
+def one_row(results: Path) -> None:
+    write_session(results, make_run())
+
+
+def failures(results: Path) -> None:
+    write_session(results, failed_run("timeout", "more than 300 s", price=None))
+
+
+def damaged(results: Path) -> None:
+    write_session(results, make_run())
+    (results / "runs/laptop/20200101T000000Z-abc.jsonl").write_text("no header\n")
+
+
+def several_schemas(results: Path) -> None:
+    """The committed results hold several versions."""
+    chosen: dict[int, Path] = {}
+    for path in sorted((Path(__file__).parents[1] / "results/runs").glob("*/*")):
+        version = json.loads(path.read_text().partition("\n")[0])["schema_version"]
+        smallest = chosen.get(version)
+        if smallest is None or path.stat().st_size < smallest.stat().st_size:
+            chosen[version] = path
+    assert len(chosen) >= 3
+    for path in chosen.values():
+        (results / "runs" / path.parent.name).mkdir(parents=True, exist_ok=True)
+        few = path.read_text().splitlines(keepends=True)[:4]
+        (results / "runs" / path.parent.name / path.name).write_text("".join(few))
+
+
+@pytest.mark.parametrize("make", [nothing, one_row, failures, damaged, several_schemas])
+def test_a_site_of_bad_input_opens(
+    browser: Browser, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, make: Callable[[Path], None]
+) -> None:
+    """Every page that its navigation names, without an error and without a dead link."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("EPOCHMARK_CACHE", "cache")
+    make(tmp_path / "results")
+    build(tmp_path / "results", tmp_path / "site")
+    one = visit(browser, (tmp_path / "site").as_uri(), width=360)
+    one.open("index.html")
+    links = one.page.locator("header nav a")
+    names = [str(found.get_attribute("href")) for found in links.all()]
+    for name in names:
+        one.open(name)
+        assert overflow(one.page) <= 0, name
+        assert one.page.locator("#told").inner_text() == "", name
+    assert len(names) == (1 if make is nothing else 8)
+    assert one.troubles == []
 
 
 def test_a_chart_downloads_as_png(browser: Browser, site: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -70,6 +71,22 @@ def test_a_rewritten_but_equal_line_is_not_altered() -> None:
         (
             {"samples": {"steady": [{"steps": 0, "seconds": 1.0}]}},
             "field 'samples.steady.0' should hold positive numbers",
+        ),
+        (
+            {"samples": {"steady": [{"steps": 5, "seconds": 1.0}, {"steps": 5, "seconds": 0.0}]}},
+            "field 'samples.steady.1' should hold positive numbers",
+        ),
+        (
+            {"samples": {"infer": [{"steps": 5, "seconds": -1.0}]}},
+            "field 'samples.infer.0' should hold positive numbers",
+        ),
+        (
+            {"samples": {"infer_latency_s": [0.1, 0.0]}},
+            "field 'samples.infer_latency_s.1' should be positive",
+        ),
+        (
+            {"samples": {"steady": [{"steps": 5, "seconds": math.nan}]}},
+            "it is not strict JSON",
         ),
         (
             {"samples": {"exchange": {"steps": 20, "seconds": 0.0, "exchange_s": 0.1}}},

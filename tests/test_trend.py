@@ -19,7 +19,7 @@ from harness import cli, trend_command
 from harness.errors import UsageError
 from harness.noise import Floor
 from harness.schema import Block
-from harness.trend import CAUSES, History, history
+from harness.trend import CAUSES, SEGMENT, History, history
 from tests.records import CELL, ENVIRONMENT, SAMPLES, make_run, write_session
 
 METRIC = "step_time_s"
@@ -93,11 +93,11 @@ def test_a_step_below_the_least_magnitude_is_not_told() -> None:
     assert len(steps_of(frame, magnitude=0.01).steps) == 1
 
 
-def floor(apart: float, machine: str = "m") -> dict[tuple[str, str], Floor]:
-    """Six processes whose spread makes two of them differ by less than that share."""
-    half = math.log1p(apart) / (special.stdtrit(5, 0.995) * math.sqrt(2 * 6 / 5))
+def floor(share: float, machine: str = "m") -> dict[tuple[str, str], Floor]:
+    """Six processes whose spread makes the means of two segments differ by less than that share."""
+    half = math.log1p(share) / (special.stdtrit(5, 0.995) * math.sqrt(2 * 6 / 5 / SEGMENT))
     found = Floor("2026-11-23", "abc", (), tuple(math.exp(half * sign) for sign in (1, -1) * 3))
-    assert found.apart == pytest.approx(apart)
+    assert found.between(SEGMENT) == pytest.approx(share)
     return {(machine, CELL): found}
 
 
@@ -105,6 +105,11 @@ def test_the_noise_floor_of_the_machine_is_the_least_magnitude() -> None:
     assert len(steps_of(nights(SLOWER), floors=floor(0.15, "another machine")).steps) == 1
     assert steps_of(nights(SLOWER), floors=floor(0.15)).steps == ()
     assert len(steps_of(nights(SLOWER), floors=floor(0.05)).steps) == 1
+
+
+def test_a_floor_that_nothing_is_known_of_silences_no_alarm() -> None:
+    empty = {("m", CELL): Floor("2026-11-23", "abc", (), ())}
+    assert len(steps_of(nights(SLOWER), floors=empty).steps) == 1
 
 
 def test_noise_alone_gives_few_alarms() -> None:
@@ -128,11 +133,38 @@ def test_a_step_is_new_until_the_next_session() -> None:
     assert 12 + 3 <= told[0] <= 12 + 6
 
 
+@pytest.mark.parametrize("seed", [3, 4, 6, 7, 10, 11])
+def test_a_small_step_that_comes_and_goes_is_told_once(seed: int) -> None:
+    """A step of twice the spread is found on some nights and not on the next ones."""
+    levels = [1.0] * 12 + [1.04] * 28
+    told = 0
+    for night in range(12, len(levels) + 1):
+        steps = steps_of(nights(levels[:night], spread=0.02, seed=seed)).steps
+        told += sum(step.new for step in steps)
+    assert told <= 1
+
+
+def test_a_cell_that_is_not_measured_any_more_has_no_new_step() -> None:
+    """Nor has another machine: the newest session did not look at it."""
+    (first,) = [night for night in range(12, NIGHTS) if _new(nights(SLOWER[:night]))]
+    stopped = nights(SLOWER[:first])
+    assert _new(stopped)
+    for change in ({"cell": CELL.replace("jax", "torch")}, {"machine": "other"}):
+        later = nights([1.0] * NIGHTS).assign(**change)
+        assert not _new(pd.concat([stopped, later]))
+
+
+def _new(frame: pd.DataFrame) -> bool:
+    return any(step.new for step in steps_of(frame).steps)
+
+
 def test_what_changed_at_the_step_is_named() -> None:
     keras = ["3.15.0"] * 12 + ["3.16.0"] * 8
     numerics = ["a" * 60] * 12 + ["b" * 60] * 8
-    (step,) = steps_of(nights(SLOWER, keras=keras, numerics=numerics)).steps
-    assert step.changed == ("keras 3.15.0 to 3.16.0", "numerics")
+    driver = ["570.1"] * 12 + ["580.2"] * 8
+    frame = nights(SLOWER, keras=keras, numerics=numerics, driver=driver)
+    (step,) = steps_of(frame).steps
+    assert step.changed == ("keras 3.15.0 to 3.16.0", "driver 570.1 to 580.2", "numerics")
 
 
 def test_short_histories_are_counted_and_not_judged() -> None:

@@ -15,8 +15,10 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from harness.errors import DataError, ResultsError, UsageError
+from harness.metrics import METRICS
 from harness.report.asvpages import publish
 from harness.report.pages import ASV, FIRST, NAVIGATION, AsvPages, DataFile, Page, pages
+from harness.report.parts import axis_title
 from harness.report.source import Source, read_source
 from harness.report.summaries import badges, markdown
 from harness.store import spelled
@@ -48,12 +50,12 @@ def build(results: Path, out: Path, *, summary: Path | None = None, asv: bool = 
     try:
         source = read_source(results)
     except ResultsError as error:
-        writer.page(_nothing(str(error)))
+        writer.nothing(str(error))
         writer.static()
         raise
     notices = list(source.notices)
     if source.runs.empty:
-        writer.page(_nothing("The results hold no runs."))
+        writer.nothing("The results hold no runs.")
     else:
         made = _asv(source, out) if asv else AsvPages(NOT_ASKED)
         notices += [made.note] if asv and made.note else []
@@ -80,10 +82,6 @@ def _asv(source: Source, out: Path) -> AsvPages:
     return AsvPages(note if left else "", there=True)
 
 
-def _nothing(reason: str) -> Page:
-    return Page(FIRST, "nothing.html", "No results", {"reason": reason})
-
-
 class _Writer:
     """Puts files into the site's folder and counts them."""
 
@@ -99,6 +97,11 @@ class _Writer:
             self.page(made)
         else:
             self._put(made.path, _script(made))
+
+    def nothing(self, reason: str) -> None:
+        """The only page there is to say: no link to others, which would be missing or stale."""
+        self.navigation = ((FIRST, "Overview"),)
+        self.page(Page(FIRST, "nothing.html", "No results", {"reason": reason}))
 
     def page(self, page: Page) -> None:
         root = "../" * page.path.count("/")
@@ -152,6 +155,8 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    # A column of numbers says its unit in CSV, where the numbers stand without one.
+    found.globals["units"] = {one.title: axis_title(one.name) for one in METRICS.values()}
     found.policies["json.dumps_kwargs"] = {"allow_nan": False, "sort_keys": False}
     return found
 

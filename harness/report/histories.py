@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from harness.metrics import METRICS
-from harness.report.parts import Entry, Table, axis_title, slug
+from harness.report.parts import Entry, Table, axis_title, between, slug
 from harness.show import quality_form
 from harness.summary import POINT
-from harness.trend import History, Series, Step
+from harness.trend import SEGMENT, History, Series, Step
 from harness.units import digits, formatted
 
 
@@ -37,6 +38,11 @@ def curves(found: History) -> list[Curve]:
     return [_curve(point, figures) for point, figures in sorted(by_point.items(), key=_name)]
 
 
+def with_curve(found: History) -> set[str]:
+    """The ids of the cells that have one."""
+    return {slug(*one.point) for one in found.series if len(one.values) > 1}
+
+
 def _typed(point: tuple[Any, ...]) -> tuple[str, str, int]:
     machine, cell, batch = point
     return str(machine), str(cell), int(batch)
@@ -59,18 +65,33 @@ def _figure(series: Series, steps: list[Step]) -> dict[str, Any]:
     told = {step.session: _told(step) for step in steps}
     first = rows.iloc[0]
     unit, _ = quality_form(str(first["workload"]), str(first["quality_metric"]))
+    few = len(series.values) <= FEW
     return {
         "metric": series.metric,
-        "title": axis_title(series.metric),
+        "title": METRICS[series.metric].title,
+        "axis": axis_title(series.metric),
         "sessions": sessions,
         "dates": [str(at) for at in rows["started_at"]],
         "values": [float(f"{value:.6g}") for value in series.values],
         "texts": [
             formatted(series.metric, value, quality_unit=unit)
-            for value in (series.values.tolist() if len(series.values) <= FEW else ())
+            for value in (series.values.tolist() if few else ())
+        ],
+        "processes": rows["processes"].tolist(),
+        "low": _ends(rows["low"]),
+        "high": _ends(rows["high"]),
+        "spans": [
+            between(*(formatted(series.metric, end, quality_unit=unit) for end in ends))
+            if isfinite(sum(ends))
+            else ""
+            for ends in (zip(rows["low"], rows["high"], strict=True) if few else ())
         ],
         "steps": [{"at": sessions.index(name), "text": text} for name, text in told.items()],
     }
+
+
+def _ends(values: Iterable[float]) -> list[float]:
+    return [float(f"{value:.4g}") for value in values]
 
 
 FEW = 200
@@ -84,6 +105,20 @@ def _told(step: Step) -> str:
     word = "worse" if step.worse else "better"
     sign = "+" if change > 0 else ""
     return f"{word}: {before} to {after} ({sign}{digits(change, 2)} %). Changed there: {causes}"
+
+
+def lead(found: History) -> str:
+    """What was found in all histories, in words for someone who sees the page first."""
+    long = len(found.series) - found.short
+    if not long:
+        return (
+            f"Nothing was measured in enough sessions for a step to be told: of {found.short:,} "
+            f"histories none has the {2 * SEGMENT} sessions that it takes."
+        )
+    steps = f"{len(found.steps):,} step{'' if len(found.steps) == 1 else 's'}"
+    told = f"{steps} in the {long:,} histories that are long enough to tell"
+    short = f"; {found.short:,} more have fewer than {2 * SEGMENT} sessions" if found.short else ""
+    return f"{told}{short}."
 
 
 def steps_table(found: History) -> Table:

@@ -13,10 +13,16 @@ from harness.compare import rankable
 from harness.metrics import METRICS
 from harness.report.cellpage import cell_page_of
 from harness.report.cellsessions import session_tables
-from harness.report.comparisons import cells_data, contrast_data, contrast_titles
+from harness.report.comparisons import compare_data, contrast_titles
 from harness.report.costs import cost_rows, cost_table, costs_of, epochs_table, kinds_table, offers
-from harness.report.forecasts import forecasts_table, targets_table
-from harness.report.histories import curves, steps_table
+from harness.report.forecasts import (
+    forecasts_table,
+    matrices,
+    targets_table,
+    unsupported_table,
+    where_from,
+)
+from harness.report.histories import curves, lead, steps_table, with_curve
 from harness.report.matrix import LEVELS, matrix
 from harness.report.method import method
 from harness.report.panels import about, about_panel, note_of_scale, panels
@@ -158,6 +164,7 @@ def _reasons(rows: pd.DataFrame, status: str) -> list[str]:
 
 
 def _cells(source: Source) -> Iterator[Page]:
+    told = with_curve(source.history)
     sessions = session_tables(source.runs, source.rows)
     runs = dict(list(source.counted.groupby(list(POINT), observed=True)))
     for key, rows in source.rows.groupby(list(POINT), observed=True, sort=False):
@@ -179,7 +186,7 @@ def _cells(source: Source) -> Iterator[Page]:
                 "cell": cell_page_of(rows, frame, records, [sessions[point_of(first)]]),
                 "again": join(["epochmark", "run", "--only", str(first["cell"])]),
                 "replays": [_replay(row) for row in each(frame)],
-                "history": f"history.html#cell={slug(*key)}",
+                "history": f"history.html#cell={slug(*key)}" if slug(*key) in told else "",
             },
         )
 
@@ -197,9 +204,8 @@ def _tradeoffs(source: Source) -> Iterator[Page]:
 def _compare(source: Source) -> Iterator[Page | DataFile]:
     titles = contrast_titles(source.verdicts)
     yield Page("compare.html", "compare.html", "Compare", {"contrasts": titles})
-    yield DataFile("data/cells.js", "cells", cells_data(source.rows, source.verdicts))
-    for place, contrast in enumerate(source.verdicts.contrasts):
-        yield DataFile(f"data/contrast-{place}.js", f"contrast-{place}", contrast_data(contrast))
+    for key, content in compare_data(source):
+        yield DataFile(f"data/{key}.js", key, content)
 
 
 def _history(source: Source, asv: AsvPages) -> Iterator[Page | DataFile]:
@@ -207,7 +213,7 @@ def _history(source: Source, asv: AsvPages) -> Iterator[Page | DataFile]:
     context = {
         "curves": found,
         "steps": steps_table(source.history),
-        "history": source.history,
+        "lead": lead(source.history),
         "metrics": METRICS,
         "asv": ASV if asv.there else "",
         "asv_note": asv.note,
@@ -246,7 +252,13 @@ def _ranked_runs(source: Source) -> dict[tuple[str, str, int], list[Run]]:
 
 
 def _preflight(source: Source) -> Page:
-    context = {"table": forecasts_table(source.forecasts), "targets": targets_table()}
+    context = {
+        "matrices": matrices(source.forecasts),
+        "table": forecasts_table(source.forecasts),
+        "unsupported": unsupported_table(source.forecasts),
+        "where_from": where_from(source.forecasts),
+        "targets": targets_table(),
+    }
     return Page("preflight.html", "preflight.html", "Preflight", context)
 
 

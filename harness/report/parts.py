@@ -169,9 +169,13 @@ def span_of(row: Row, metric: str) -> str:
         return ""
     if METRICS[metric].form == "quality" and row["quality_metric"] and row[metric] <= 1.0 < high:
         high = 1.0  # no share is more
-    one, other = (text_of({**row, metric: end}, metric) for end in (low, high))
-    unit = other.partition(" ")[2]
-    return f"{one.removesuffix(f' {unit}')} to {other}"
+    return between(*(text_of({**row, metric: end}, metric) for end in (low, high)))
+
+
+def between(low: str, high: str) -> str:
+    """An interval in words, its unit said once."""
+    unit = high.partition(" ")[2]
+    return f"{low.removesuffix(f' {unit}')} to {high}"
 
 
 def marks(row: Row) -> tuple[str, ...]:

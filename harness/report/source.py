@@ -42,6 +42,7 @@ class Source:
     verdicts: Verdicts
     history: History
     floors: Floors
+    results: Path
     prices: Path
     forecasts: Forecasts
     notices: tuple[str, ...]
@@ -62,6 +63,7 @@ def read_source(results: Path) -> Source:
         verdicts=judge(runs),
         history=history(runs, floors=floors),
         floors=floors,
+        results=results,
         prices=book(results, "prices"),
         forecasts=_forecasts(book(results, "preflight")),
         notices=table.notices,

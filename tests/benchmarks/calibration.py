@@ -1,19 +1,22 @@
 """What this machine can tell apart: false alarms without a difference, findings with a planted one.
 
-`python -m tests.benchmarks.calibration alarms` reads the pairs of results/noise and compares them
-with each other; `... planted CELL ATTEMPTS` makes a cell's step slower by real work and runs
-`epochmark ab`'s own search for it; `... halves SESSION ...` holds the first half of a session's
-replicates against the second. Each adds its part to results/calibration/<machine>.json.
+Each adds its part to results/calibration/<machine>.json:
+`python -m tests.benchmarks.calibration alarms`, `ab` on the pairs of results/noise;
+`... halves`, `compare` on the halves of every session with replicates, and on two such sessions;
+`... planted CELL ATTEMPTS PERCENT BUDGET`, `ab`'s own search for a step made slower by real work;
+`... contended CELL PERCENT PAIRS`, pairs beside a process that comes and goes.
 """
 
 from __future__ import annotations
 
-import json
 import math
+import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from itertools import permutations
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import combinations, permutations
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,7 +25,7 @@ import numpy as np
 import pandas as pd
 
 from harness import statistics
-from harness.ab import Failure, Outcome, decided, duel, measure_pair
+from harness.ab import Failure, Outcome, Pair, decided, duel, measure_pair
 from harness.cells import Cell, parse_cell
 from harness.child import HERE, Installation
 from harness.clock import utc_now
@@ -30,82 +33,130 @@ from harness.compare import usable
 from harness.noise import Floor, read_floors
 from harness.probes import machine_name
 from harness.registry import workloads
-from harness.runner import suite_commit
 from harness.statistics import ALPHA, LEVEL
 from harness.table import load_table
+from tests.benchmarks.record import RESULTS, record
 from tests.slowed import slowed
 
-RESULTS = Path(__file__).parents[2] / "results"
 RESAMPLED = 10_000
-MOST_PAIRS = 12
 TRIES = 5
 HALVED = ("step_time_s", "infer_throughput_examples_per_s")
 GROUP = 5
 """Real pairs that make one real comparison: the fewest after which one can be decided."""
 
+BUSY_S = 4.0
+"""How long the competitor of `contended` is busy, and then asleep."""
+
 CLOSE = 0.2
 """The planted slowdown is sought until it is within this share of the one that is wanted."""
 
-PROCESSES = 8
-"""Processes of each side of a resampled `compare`."""
+HALF = 2
+"""Processes of a half, at least."""
+
+
+@dataclass(frozen=True)
+class Processes:
+    """A figure of each process of a cell in a session, in the order of time."""
+
+    session: str
+    cell: str
+    protocol: str
+    metric: str
+    values: list[float]
+
+    @property
+    def point(self) -> tuple[str, str, str]:
+        """What two sessions must share to be of one and the same code."""
+        return self.cell, self.protocol, self.metric
 
 
 def alarms(floors: dict[str, Floor]) -> dict[str, Any]:
-    """How often identical code is told apart, in real comparisons and in resampled ones."""
+    """How often `ab` tells identical code apart: in real searches, and in real pairs re-ordered.
+
+    A search stops at the first look that is sure, so the order of a cell's pairs matters.
+    """
     random = np.random.default_rng(2026)
     logs = {cell: np.log(floor.pair_ratios) for cell, floor in floors.items()}
-    times = {cell: np.log(floor.step_times_s) for cell, floor in floors.items()}
+    logs = {cell: pairs for cell, pairs in logs.items() if len(pairs) >= GROUP}
     groups = [
         pairs[start : start + GROUP].tolist()
         for pairs in logs.values()
         for start in range(0, len(pairs) - GROUP + 1, GROUP)
     ]
-    cells = list(floors)
+    cells = list(logs)
+    if not cells:
+        raise SystemExit(
+            f"No cell has {GROUP} pairs. Measure them with `epochmark doctor --calibrate`."
+        )
     drawn = [cells[place] for place in random.integers(len(cells), size=RESAMPLED)]
-    # Which side a pair of identical code calls the baseline is arbitrary: it is drawn too.
-    sequences = (
-        (random.choice(logs[cell], MOST_PAIRS) * random.choice([-1.0, 1.0], MOST_PAIRS)).tolist()
-        for cell in drawn
-    )
-    sides = (np.exp(random.choice(times[cell], (2, PROCESSES))) for cell in drawn)
     return {
-        "real_comparisons": len(groups),
+        "cells": len(cells),
+        "pairs": sum(map(len, logs.values())),
+        "real": len(groups),
         "real_alarms": sum(alarmed(group) for group in groups),
-        "resampled_ab": RESAMPLED,
-        "resampled_ab_alarms": sum(map(alarmed, sequences)),
-        "resampled_compare": RESAMPLED,
-        "resampled_compare_alarms": sum(differ(*pair) for pair in sides),
+        "resampled": RESAMPLED,
+        "resampled_alarms": sum(alarmed(random.permutation(logs[cell]).tolist()) for cell in drawn),
         "alpha": ALPHA,
     }
 
 
-def halves(sessions: Sequence[str]) -> dict[str, Any]:
-    """What `compare` says of the first and the second half of a session's replicates, cell by cell.
+def replicated(runs: pd.DataFrame) -> list[Processes]:
+    """The processes of each cell, metric and session that has enough of them to be halved."""
+    return [
+        Processes(str(session), str(cell), str(protocol), metric, rows[metric].tolist())
+        for metric in HALVED
+        for (session, cell, protocol), rows in usable(runs, metric)
+        .sort_values("replicate", kind="stable")
+        .groupby(["session", "cell", "protocol"], observed=True)
+        if len(rows) >= 2 * HALF
+    ]
 
-    Their code is the same. And does the interval of one half hold the median of the other?
+
+def halves(found: Sequence[Processes]) -> dict[str, Any]:
+    """What `compare` says of the earlier and the later half of each cell's processes in a session.
+
+    Their code is the same. And does the interval of one half hold the median of the other? Then
+    both again for halves that are drawn: whole processes, so that what they share stays.
     """
-    pairs = [pair for session in sessions for pair in _halved(load_table(RESULTS, [session]).frame)]
-    held = [holds(one, other) for pair in pairs for one, other in permutations(pair)]
+    if not found:
+        raise SystemExit("No session has four processes of a cell: `epochmark run --replicates 6`.")
+    random = np.random.default_rng(2026)
+    real = [_cut(one.values) for one in found]
+    places = random.integers(len(found), size=RESAMPLED)
+    drawn = [_cut(random.permutation(found[place].values).tolist()) for place in places]
     return {
-        "sessions": list(sessions),
-        "comparisons": len(pairs),
-        "alarms": sum(differ(*pair) for pair in pairs),
+        "sessions": sorted({one.session for one in found}),
+        **judged(real),
+        "resampled": judged(drawn),
         "alpha": ALPHA,
-        "intervals": len(held),
-        "covered": sum(held),
         "level": LEVEL,
     }
 
 
-def _halved(runs: pd.DataFrame) -> Iterator[tuple[list[float], list[float]]]:
-    """Of each cell with two undisturbed processes or more in either half of the session."""
-    middle = runs["replicate"].max() / 2
-    for metric in HALVED:
-        for _, rows in usable(runs, metric).groupby("cell", observed=True):
-            late = rows["replicate"] > middle
-            one, other = (rows.loc[part, metric].tolist() for part in (~late, late))
-            if min(len(one), len(other)) >= 2:
-                yield one, other
+def between(found: Sequence[Processes]) -> dict[str, Any]:
+    """What `compare` says of two sessions that measured a cell in the same way, and their cover."""
+    pairs = [
+        (one.values, other.values)
+        for one, other in combinations(found, 2)
+        if one.session != other.session and one.point == other.point
+    ]
+    return {**judged(pairs), "alpha": ALPHA, "level": LEVEL}
+
+
+def judged(pairs: Sequence[tuple[list[float], list[float]]]) -> dict[str, int]:
+    """How many sides with the same code are told apart, and how many intervals hold."""
+    held = [holds(one, other) for pair in pairs for one, other in permutations(pair)]
+    return {
+        "comparisons": len(pairs),
+        "alarms": sum(differ(*pair) for pair in pairs),
+        "intervals": len(held),
+        "covered": sum(held),
+    }
+
+
+def _cut(values: list[float]) -> tuple[list[float], list[float]]:
+    middle = (len(values) + 1) // 2
+    return values[:middle], values[middle:]
 
 
 def holds(one: Sequence[float], other: Sequence[float]) -> bool:
@@ -146,8 +197,6 @@ def told(cell: Cell, share: float, budget_s: float, found: Sequence[Outcome]) ->
     logs = [log for outcome in found for log in outcome.logs]
     return {
         "cell": cell.id,
-        "as_of": utc_now()[:10],
-        "suite_commit": suite_commit(),
         "aimed_at": share,
         "planted": math.expm1(float(np.mean(logs))),
         "planted_error": float(np.std(logs, ddof=1)) / math.sqrt(len(logs)),
@@ -214,34 +263,75 @@ def search(cell: Cell, contender: Installation, attempt: int, budget_s: float) -
     return outcome
 
 
-def record(name: str, part: Any) -> None:
-    """Put a part into the machine's calibration record."""
-    path = RESULTS / "calibration" / f"{machine_name()}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    found["machine"] = machine_name()
-    if name == "planted":
-        # One that goes on takes its own place; none takes another's, whatever it found.
-        others = [p for p in found.get(name, []) if p.get("began") != part["began"]]
-        found[name] = [*others, part]
-    else:
-        found[name] = part
-    path.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    print(json.dumps({k: v for k, v in part.items() if not isinstance(v, list)}, indent=1))
+def contended(cell: Cell, share: float, pairs: int) -> dict[str, Any]:
+    """Pairs of the same code, and of a slower step, while another process comes and goes."""
+    with tempfile.TemporaryDirectory() as folder:
+        slower = slowed(Path(folder), cell.workload, work(cell, Path(folder), share))
+        with competitor():
+            found = {
+                "identical": [measure_pair(cell, HERE, HERE, number=n) for n in range(pairs)],
+                "slower": [measure_pair(cell, HERE, slower, number=n) for n in range(pairs)],
+            }
+        alone = measure_pair(cell, HERE, HERE, number=pairs)
+    return {
+        "cell": cell.id,
+        "aimed_at": share,
+        "competitor": f"one process, {BUSY_S:g} s busy, {BUSY_S:g} s asleep",
+        **{name: _beside(cell, several) for name, several in found.items()},
+        "alone": _beside(cell, [alone]),
+    }
+
+
+def _beside(cell: Cell, pairs: Sequence[Pair | Failure]) -> dict[str, Any]:
+    kept = tuple(pair for pair in pairs if isinstance(pair, Pair))
+    blocks = [block for pair in kept for block in (*pair.baseline, *pair.contender)]
+    outcome = Outcome(cell, pairs=kept)
+    return {
+        "pairs": len(kept),
+        "blocks": len(blocks),
+        "disturbed": sum(block.disturbed for block in blocks),
+        "verdict": outcome.verdict(ALPHA),
+        "pair_ratios": [math.exp(log) for log in outcome.logs],
+    }
+
+
+@contextmanager
+def competitor() -> Iterator[None]:
+    """A process that keeps a processor busy, sleeps as long, and so on, until the context ends."""
+    code = f"""
+from time import perf_counter, sleep
+while True:
+    began = perf_counter()
+    while perf_counter() - began < {BUSY_S}:
+        pass
+    sleep({BUSY_S})
+"""
+    process = subprocess.Popen([sys.executable, "-c", code])
+    try:
+        yield
+    finally:
+        process.kill()
+        process.wait()
 
 
 def main() -> None:
     what, *arguments = sys.argv[1:]
-    if what == "halves":
-        record(what, {"as_of": utc_now()[:10], **halves(arguments)})
-        return
     if what == "alarms":
-        record(what, {"as_of": utc_now()[:10], **alarms(read_floors(RESULTS, machine_name()))})
+        record(what, alarms(read_floors(RESULTS, machine_name())))
+    elif what == "halves":
+        runs = load_table(RESULTS).frame
+        found = replicated(runs[runs["machine"] == machine_name()])
+        record(what, halves(found))
+        record("between", between(found))
+    elif what == "contended":
+        text, percent, pairs = arguments
+        cell = parse_cell(text, list(workloads()))
+        record(what, contended(cell, float(percent) / 100, int(pairs)), key="cell")
     else:
         text, attempts, percent, budget = arguments
         cell = parse_cell(text, list(workloads()))
         for part in planted(cell, float(percent) / 100, int(attempts), float(budget)):
-            record(what, part)
+            record(what, part, key="began")
 
 
 if __name__ == "__main__":

@@ -142,10 +142,10 @@ PEERS: Mapping[str, Peer] = {
     "lstm_eta": Peer("lstm_eta", "keras.layers.LSTM used plainly", ALL, 400, plain_lstm),
     "recommender": Peer("recommender", "a plain NeuMF", ALL, 2048, plain_neumf),
     "bert": Peer(
-        "bert", "transformers' BERT under the same optimiser", ("torch",), 4, wrapped_bert
+        "bert", "transformers' BERT under the same optimiser", ("torch",), 16, wrapped_bert
     ),
     "bert_without_keras": Peer(
-        "bert", "transformers' BERT under torch's AdamW", ("torch",), 4, step=torch_bert_seconds
+        "bert", "transformers' BERT under torch's AdamW", ("torch",), 16, step=torch_bert_seconds
     ),
 }
 

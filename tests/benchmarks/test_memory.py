@@ -13,6 +13,7 @@ from harness.cells import BACKENDS, Cell
 from harness.environment import worker_environment
 from harness.registry import workload
 from harness.schema import Protocol
+from tests.benchmarks.record import record
 from tests.workers import run
 
 LIMIT = 100 * 2**20
@@ -37,6 +38,8 @@ def test_memory_that_the_harness_adds(
     assert ended.report is not None, ended.log_tail
     peak = ended.report.memory.host_peak_bytes
     assert peak is not None
+    figures = {"cell": f"{name}/smoke/{backend}", "plain_bytes": plain, "added_bytes": peak - plain}
+    record("memory", figures, key="cell")
     with capsys.disabled():
         print(
             f"\n{name} on {backend}: {(peak - plain) / 2**20:+.0f} MiB to {plain / 2**20:.0f} MiB"

@@ -9,6 +9,7 @@ from pytest_benchmark.fixture import BenchmarkFixture
 
 from tests.benchmarks.paired import figures_of
 from tests.benchmarks.peers import PEERS
+from tests.benchmarks.record import record
 
 
 @pytest.mark.frameworks
@@ -23,6 +24,7 @@ def test_step_beside_a_peer(
         figures_of, args=("peers", backend, name), rounds=1
     )
     benchmark.extra_info.update(found)
+    record("peers", {"cell": f"{name}/standard/{backend}", **found}, key="cell")
     with capsys.disabled():
         print("\n" + line(backend, name, found))
     share = found["ratio_per_flop"] / found["ratio_median"]

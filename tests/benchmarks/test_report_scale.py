@@ -18,6 +18,7 @@ from playwright.sync_api import sync_playwright
 from pytest_benchmark.fixture import BenchmarkFixture
 
 from tests.benchmarks.nights import write_nights
+from tests.benchmarks.record import record
 
 ROWS = 100_000
 EPOCHMARK = [sys.executable, "-m", "harness.cli"]
@@ -39,7 +40,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("scale")
 
 
-def timed(benchmark: BenchmarkFixture, folder: Path, *arguments: str, rounds: int = 1) -> str:
+def timed(
+    benchmark: BenchmarkFixture, folder: Path, *arguments: str, rounds: int = 1, again: bool = False
+) -> str:
     """What the command prints; it must end well."""
     done = benchmark.pedantic(  # type: ignore[no-untyped-call]
         subprocess.run,
@@ -52,6 +55,10 @@ def timed(benchmark: BenchmarkFixture, folder: Path, *arguments: str, rounds: in
         },
         rounds=rounds,
     )
+    assert benchmark.stats is not None
+    seconds = sorted(benchmark.stats.stats.data)
+    command = f"{arguments[0]}, again" if again else arguments[0]
+    record("rows", {"command": command, "rows": ROWS, "seconds": seconds}, key="command")
     return str(done.stdout)
 
 
@@ -66,7 +73,7 @@ def test_site_from_nothing(benchmark: BenchmarkFixture, nights: Path, folder: Pa
 def test_site_again(benchmark: BenchmarkFixture, nights: Path, folder: Path) -> None:
     out = folder / "site"
     before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
-    timed(benchmark, folder, "report", "--results", str(nights), "--out", str(out))
+    timed(benchmark, folder, "report", "--results", str(nights), "--out", str(out), again=True)
     assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
 

@@ -1,342 +1,320 @@
-// Filters with their state in the address, sorting, CSV, charts. It computes no statistic: every
-// number and verdict was made before, and what comes from results is only ever set as text.
+// The state of a page: every named control, the order of its tables, what is chosen; all of it in
+// the address behind the hash. It computes no statistic: every number and verdict was made before.
 "use strict";
 (() => {
-  const root = document.body.dataset.root;
-  const waiting = new Map();
-  const known = new Map();
-  window.epochmark = {
-    take(key, content) {
-      known.set(key, content);
-      for (const done of waiting.get(key) || []) done(content);
-      waiting.delete(key);
-    },
-  };
+  const { load, made, tell, equip, order, orders, rowsOf, tableOf, words, draw, plot } = window.epochmark;
+  const pages = [];
 
-  // A page from disk may not fetch; a script of data may be loaded from anywhere the page may be.
-  function load(key) {
-    if (known.has(key)) return Promise.resolve(known.get(key));
-    return new Promise((done) => {
-      const first = !waiting.has(key);
-      waiting.set(key, [...(waiting.get(key) || []), done]);
-      if (!first) return;
-      const script = document.createElement("script");
-      script.src = `${root}data/${encodeURIComponent(key)}.js`;
-      document.head.append(script);
-    });
+  // The control by which a point of a picture is chosen without a mouse.
+  const chooser = document.querySelector(".controls [name=group]") && made("select", { name: "chosen" });
+  if (chooser) {
+    document.querySelector(".controls label").after(made("label", {}, "Cell ", chooser));
   }
 
-  function made(name, properties = {}, ...children) {
-    const element = Object.assign(document.createElement(name), properties);
-    element.append(...children);
-    return element;
-  }
-
-  // State: every named control, in the address behind the hash.
   const controls = [...document.querySelectorAll(".controls select, .controls input")];
-  const initial = new Map(controls.map((one) => [one, one.value]));
+  const control = (name) => controls.find((one) => one.name === name);
+  const value = (name) => control(name)?.value ?? "";
+  // A browser may fill in what a reader chose before a reload; this is what the page itself says.
+  const own = (one) => one.tagName !== "SELECT" ? one.defaultValue
+    : ([...one.options].find((option) => option.defaultSelected) ?? one.options[0])?.value ?? "";
+  const initial = new Map(controls.map((one) => [one, own(one)]));
+  const late = new Set(controls.filter((one) => one.tagName === "SELECT" && !one.options.length));
+
+  // What the address asks of controls whose choices are not loaded yet; and what it asked in vain.
+  let asked = new URLSearchParams();
+  const complaints = new Map();
+
+  function complain(name, wanted, title) {
+    complaints.set(name, `This site has no “${wanted}” to choose as “${title}”. The address may be of an older site or mistyped: choose what is here.`);
+  }
+  const titleOf = (one) => one.labels[0]?.firstChild.textContent.trim() ?? one.name;
+
+  // A hash without "=" is the name of a place in the page, and no state.
+  const named = () => (location.hash.includes("=") ? "" : decodeURIComponent(location.hash.slice(1)));
 
   function readAddress() {
-    const state = new URLSearchParams(location.hash.slice(1));
-    for (const control of controls) {
-      const wanted = state.get(control.name);
-      control.value = wanted ?? initial.get(control) ?? "";
-      if (control.tagName === "SELECT" && control.selectedIndex < 0 && control.options.length) {
-        control.selectedIndex = 0;
-      }
+    asked = new URLSearchParams(named() ? "" : location.hash.slice(1));
+    complaints.clear();
+    for (const one of controls) {
+      if (late.has(one)) continue;
+      const wanted = asked.get(one.name);
+      one.value = wanted ?? initial.get(one);
+      if (one.tagName === "SELECT" && one.selectedIndex < 0) complain(one.name, wanted, titleOf(one));
     }
+    orders.clear();
+    for (const text of asked.getAll("sort")) {
+      const [first, last] = [text.indexOf(":"), text.lastIndexOf(":")];
+      orders.set(text.slice(0, first), { head: text.slice(first + 1, last), up: text.slice(last) !== ":down" });
+    }
+    for (const box of document.querySelectorAll(".table")) arrange(box);
+    const part = document.getElementById(named())?.closest("[data-when]");
+    if (part) {
+      const [name, wanted] = part.dataset.when.split("=");
+      control(name).value = wanted;
+    }
+  }
+
+  function arrange(box) {
+    const name = box.dataset.name;
+    if (!order(box)) complain(`sort ${name}`, orders.get(name).head, "column to sort by");
   }
 
   function writeAddress() {
     const state = new URLSearchParams();
-    for (const control of controls) {
-      if (control.value !== "" && control.value !== initial.get(control)) {
-        state.set(control.name, control.value);
-      }
+    for (const one of controls) {
+      if (one.value !== "" && one.value !== initial.get(one)) state.set(one.name, one.value);
     }
+    for (const [name, { head, up }] of orders) state.append("sort", `${name}:${head}:${up ? "up" : "down"}`);
     history.replaceState(null, "", state.size ? `#${state}` : location.pathname + location.search);
   }
 
-  const value = (name) => controls.find((one) => one.name === name)?.value ?? "";
-  const control = (name) => controls.find((one) => one.name === name);
+  // Fills a control whose choices depend on others; an unknown choice is told, not replaced.
+  function offer(select, options, usual = 0) {
+    const wanted = asked.get(select.name) ?? select.value;
+    const same = select.options.length === options.length
+      && options.every(([id, text], place) => select.options[place].value === id && select.options[place].text === text);
+    if (!same) {
+      select.replaceChildren(...options.map(([id, text]) => made("option", { value: id, textContent: text })));
+    }
+    const place = options.findIndex(([id]) => id === wanted);
+    const vain = place < 0 && asked.has(select.name);
+    if (vain) complain(select.name, wanted, titleOf(select));
+    else complaints.delete(select.name);
+    asked.delete(select.name);
+    select.selectedIndex = place >= 0 ? place : vain ? -1 : Math.min(usual, options.length - 1);
+  }
 
   function show() {
     for (const part of document.querySelectorAll("[data-when]")) {
       const [name, wanted] = part.dataset.when.split("=");
       part.hidden = value(name) !== wanted;
     }
-    const mode = value("mode");
-    if (mode) document.querySelector("main").dataset.mode = mode;
+    document.querySelector("main").dataset.mode = value("mode");
+    mark();
     filter();
-    draw();
+    draw(choose);
     delete document.body.dataset.ready;
-    Promise.all(pages.map((page) => page())).then(() => { document.body.dataset.ready = "yes"; });
+    return Promise.allSettled(pages.map((page) => page())).then((ends) => {
+      const failures = ends.flatMap((end) => (end.status === "rejected" ? [end.reason.message] : []));
+      tell([...complaints.values(), ...failures]);
+      document.body.dataset.ready = "yes";
+    });
   }
+
+  function changed(name) {
+    asked.delete(name);
+    complaints.delete(name);
+    writeAddress();
+    show().then(writeAddress);
+  }
+
+  const count = control("find") && made("output", { className: "count" });
+  if (count) control("find").closest("label").append(count);
 
   function filter() {
-    const words = value("find").toLowerCase().split(/\s+/).filter(Boolean);
-    for (const row of document.querySelectorAll("table[data-filter] tbody tr")) {
-      const text = row.textContent.toLowerCase();
-      row.hidden = !words.every((word) => text.includes(word));
+    if (!count) return;
+    const text = value("find").toLowerCase().split(/\s+/).filter(Boolean);
+    const rows = [...document.querySelectorAll("table[data-filter] tbody tr")];
+    for (const row of rows) {
+      const inside = row.textContent.toLowerCase();
+      row.hidden = !text.every((word) => inside.includes(word));
+    }
+    const seen = rows.filter((row) => !row.closest("[data-when][hidden]"));
+    count.textContent = text.length ? `${seen.filter((row) => !row.hidden).length} of ${seen.length} rows` : "";
+  }
+
+  // Choosing a cell, in the picture or by the control: its row and its points are marked.
+  const nameOf = (row) => row.querySelector("a")?.getAttribute("href").replace(/^.*\/|\.html$/g, "") ?? words(row.cells[0]);
+
+  function mark() {
+    if (!chooser) return;
+    const part = document.querySelector("section[data-when]:not([hidden])");
+    const rows = part ? rowsOf(part.querySelector("table")) : [];
+    offer(chooser, [["", "none chosen"], ...rows.map((row) => [nameOf(row), words(row.cells[0])])]);
+    const chosen = chooser.selectedIndex - 1;
+    rows.forEach((row, place) => row.classList.toggle("chosen", place === chosen));
+    for (const figure of part?.querySelectorAll("figure.chart") ?? []) {
+      figure.dataset.chosen = chosen < 0 ? "" : String(chosen);
     }
   }
 
-  // Tables: sorting by the numbers behind the texts, CSV of the same.
-  const plain = (cell) => cell.dataset.v ?? cell.textContent.trim();
-
-  function equip(box) {
-    const table = box.querySelector("table");
-    const name = box.dataset.name;
-    const heads = [...table.tHead.rows[0].cells];
-    heads.forEach((head, place) => {
-      if (!head.textContent || table.tBodies[0].rows.length <= 3) return;
-      const button = made("button", { type: "button" }, ...head.childNodes);
-      button.addEventListener("click", () => sort(table, heads, place));
-      head.append(button);
-    });
-    const csv = made("button", { type: "button", textContent: "CSV" });
-    csv.setAttribute("aria-label", `Download as CSV: ${table.caption.textContent}`);
-    csv.addEventListener("click", () => download(`${name}.csv`, asCsv(table)));
-    box.append(made("div", { className: "tools" }, csv));
-  }
-
-  function sort(table, heads, place) {
-    const up = heads[place].getAttribute("aria-sort") !== "ascending";
-    heads.forEach((head) => head.removeAttribute("aria-sort"));
-    heads[place].setAttribute("aria-sort", up ? "ascending" : "descending");
-    const keyed = [...table.tBodies[0].rows].map((row) => [plain(row.cells[place]), row]);
-    const number = (text) => (text === "" ? NaN : Number(text));
-    keyed.sort(([one], [other]) => {
-      const [a, b] = [number(one), number(other)];
-      if (Number.isNaN(a) && Number.isNaN(b)) return one.localeCompare(other) * (up ? 1 : -1);
-      if (Number.isNaN(a) || Number.isNaN(b)) return Number.isNaN(a) ? 1 : -1;
-      return (a - b) * (up ? 1 : -1);
-    });
-    table.tBodies[0].append(...keyed.map(([, row]) => row));
-  }
-
-  // A leading =, +, - or @ would be a formula to a spreadsheet, unless the field is a number.
-  function field(text) {
-    const harmless = /^[=+\-@\t\r]/.test(text) && !(text !== "" && Number.isFinite(Number(text)));
-    const safe = harmless && text !== "-" ? `'${text}` : text;
-    return /[",\n]/.test(safe) ? `"${safe.replaceAll('"', '""')}"` : safe;
-  }
-
-  function asCsv(table) {
-    const lines = [...table.rows].filter((row) => !row.hidden);
-    return lines.map((row) => [...row.cells].map((one) => field(plain(one))).join(",")).join("\n") + "\n";
-  }
-
-  function download(name, text) {
-    const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
-    made("a", { href: url, download: name }).click();
-    setTimeout(() => URL.revokeObjectURL(url), 1000);
-  }
-
-  function tableOf(id, caption, head, rows, numeric = []) {
-    const cell = (entry, place) => {
-      const text = typeof entry === "object" && entry !== null ? entry.text : String(entry ?? "");
-      const tag = made(place === 0 ? "th" : "td", numeric.includes(place) ? { className: "n" } : {});
-      if (place === 0) tag.scope = "row";
-      tag.append(entry?.href ? made("a", { href: root + entry.href, textContent: text }) : text);
-      if (entry?.note) tag.append(made("small", { textContent: entry.note }));
-      if (entry?.raw !== undefined) tag.dataset.v = String(entry.raw);
-      return tag;
-    };
-    const heads = head.map((text, place) =>
-      made("th", { scope: "col", className: numeric.includes(place) ? "n" : "", textContent: text }));
-    const body = rows.map((row) => made("tr", {}, ...row.map(cell)));
-    const table = made("table", {}, made("caption", { textContent: caption }),
-      made("thead", {}, made("tr", {}, ...heads)), made("tbody", {}, ...body));
-    const scroll = made("div", { className: "scroll", tabIndex: 0 }, table);
-    scroll.setAttribute("role", "region");
-    scroll.setAttribute("aria-label", caption);
-    const box = made("div", { className: "table", id }, scroll);
-    box.dataset.name = id;
-    equip(box);
-    return box;
-  }
-
-  // Charts: drawn when they are seen first, in the colours of the page.
-  const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const dark = matchMedia("(prefers-color-scheme: dark)");
-
-  function layoutOf(layout) {
-    const text = css("--text");
-    const axis = (one = {}) => ({
-      gridcolor: css("--grid"), zerolinecolor: css("--line"), linecolor: css("--line"), automargin: true,
-      ...one, title: { text: one.title ?? "" },
-    });
-    return {
-      paper_bgcolor: css("--ground"), plot_bgcolor: css("--ground"), font: { color: text, size: 13 },
-      margin: { t: 30, r: 10, b: 50, l: 60 }, legend: { orientation: "h", y: 1.02, yanchor: "bottom" }, hovermode: "closest",
-      ...layout, xaxis: axis(layout.xaxis), yaxis: axis(layout.yaxis),
-    };
-  }
-
-  function plot(figure, spec) {
-    const place = figure.querySelector(".plot");
-    const name = figure.id;
-    const configuration = {
-      responsive: true, displayModeBar: false,
-    };
-    Plotly.react(place, structuredClone(spec.traces), layoutOf(spec.layout), configuration);
-    if (!figure.dataset.drawn) {
-      figure.dataset.drawn = "1";
-      place.on("plotly_click", (event) => choose(figure, event.points[0]));
-      const png = made("button", { type: "button", textContent: "PNG" });
-      png.setAttribute("aria-label", `Download as PNG: ${place.getAttribute("aria-label")}`);
-      png.addEventListener("click", () =>
-        Plotly.downloadImage(place, { format: "png", filename: name, width: 1200, height: 700 }));
-      figure.append(made("div", { className: "tools" }, png));
-    }
-  }
-
-  function draw() {
-    for (const figure of document.querySelectorAll("figure.chart")) {
-      const spec = figure.querySelector("script[type='application/json']");
-      if (spec && figure.offsetParent !== null) plot(figure, JSON.parse(spec.textContent));
-    }
-  }
-
-  function choose(figure, point) {
-    const place = point.customdata;
+  function choose(figure, place) {
     const table = document.getElementById(figure.dataset.table)?.querySelector("table");
-    if (place === undefined || !table) return;
-    const names = [...table.tBodies[0].rows];
-    names.forEach((row) => row.classList.remove("chosen"));
-    const row = names.find((one) => one.cells[0].textContent.trim() === unescaped(point.text));
-    row?.classList.add("chosen");
-    row?.scrollIntoView({ block: "center" });
-    row?.querySelector("a")?.focus({ preventScroll: true });
+    const row = table && rowsOf(table)[place];
+    if (!row || !chooser) return;
+    chooser.value = nameOf(row);
+    changed(chooser.name);
+    row.scrollIntoView({ block: "center" });
+    row.querySelector("a")?.focus({ preventScroll: true });
   }
 
-  const unescaped = (text) => text.replaceAll("&lt;", "<").replaceAll("&gt;", ">").replaceAll("&amp;", "&");
-
-  // Pages that load what they show.
-  const pages = [];
-
-  function offer(select, options) {
-    const wanted = new URLSearchParams(location.hash.slice(1)).get(select.name) ?? select.value;
-    const same = select.options.length === options.length
-      && options.every(([id], place) => select.options[place].value === id);
-    if (same) return;
-    select.replaceChildren(...options.map(([id, text]) => made("option", { value: id, textContent: text })));
-    select.value = options.some(([id]) => id === wanted) ? wanted : options[0]?.[0] ?? "";
-  }
-
-  const historyBox = document.getElementById("history");
-  if (historyBox) {
+  // Pages that load what they show: each empties its box before it fails.
+  function page(id, fill) {
+    const box = document.getElementById(id);
+    if (!box) return;
     pages.push(async () => {
-      const cell = value("cell");
-      const data = await load(`history-${cell}`);
-      if (cell !== value("cell")) return;
-      offer(control("metric"), data.figures.map((one) => [one.metric, one.title]));
-      const found = data.figures.find((one) => one.metric === value("metric")) ?? data.figures[0];
-      const figure = made("figure", { className: "chart", id: `history-${found.metric}` });
-      const caption = `${found.title} by session`;
-      const drawing = made("div", { className: "plot" });
-      drawing.setAttribute("role", "img");
-      drawing.setAttribute("aria-label", caption);
-      figure.append(made("figcaption", { textContent: `${caption}; a dashed line is a step.` }), drawing);
-      const text = (place) => found.texts[place] ?? String(found.values[place]);
-      const rows = found.values.map((raw, place) => [
-        found.sessions[place], found.dates[place], { text: text(place), raw },
-        found.steps.find((step) => step.at === place)?.text ?? "",
-      ]).reverse();
-      historyBox.replaceChildren(made("h2", { textContent: data.title }), figure,
-        tableOf("points", caption, ["session", "started (UTC)", found.title, "step"], rows, [2]));
-      plot(figure, {
-        traces: [{ type: "scatter", mode: "lines+markers", name: "median of the session", x: found.dates,
-          y: found.values, marker: { color: "#0072B2", size: found.values.length > 100 ? 4 : 7 }, line: { width: 1 } }],
-        layout: { yaxis: { title: found.title, rangemode: "tozero" }, xaxis: { type: "date" },
-          shapes: found.steps.map((step) => ({ type: "line", yref: "paper", y0: 0, y1: 1,
-            x0: found.dates[step.at], x1: found.dates[step.at], line: { dash: "dash", color: "#D55E00" } })) },
-      });
-    });
-  }
-
-  const pairBox = document.getElementById("pair");
-  if (pairBox) {
-    pages.push(async () => {
-      const data = await load("cells");
-      const options = data.cells.map((one) => [one.name, one.name]);
-      const fresh = !control("baseline").options.length;
-      offer(control("baseline"), options);
-      offer(control("contender"), options);
-      if (fresh && !new URLSearchParams(location.hash.slice(1)).has("contender") && options.length > 1) {
-        const first = Object.keys(data.verdicts)[0]?.split("|").map(Number) ?? [0, 1];
-        if (!new URLSearchParams(location.hash.slice(1)).has("baseline")) {
-          control("baseline").selectedIndex = first[0];
+      try {
+        const parts = await fill();
+        if (!parts) return;
+        box.replaceChildren(...parts);
+        for (const table of box.querySelectorAll(".table")) {
+          equip(table, writeAddress);
+          arrange(table);
         }
-        control("contender").selectedIndex = first[1];
+      } catch (error) {
+        box.replaceChildren();
+        throw error;
       }
-      const sides = ["baseline", "contender"].map((name) => control(name).selectedIndex);
-      if (sides.some((place) => place < 0)) return;
-      const [one, other] = sides.map((place) => data.cells[place]);
-      const verdicts = data.verdicts[sides.join("|")] ?? [];
-      const rows = data.metrics.map((metric, place) => {
-        const found = verdicts.find(([at]) => at === place);
-        const shown = (cell) => ({ text: cell.texts[place], note: cell.spans[place] });
-        return found
-          ? [metric.title, found[3], found[4], { text: found[1], note: `session ${found[2]}, whose medians these are` }]
-          : [metric.title, shown(one), shown(other), "no verdict"];
-      }).filter((row) => row[1].text !== "-" || row[2].text !== "-");
-      const table = tableOf("cells", "Two cells; medians with the 95 % interval of each",
-        ["figure", "baseline", "contender", "contender to baseline"], rows, [1, 2]);
-      const ids = [one, other].map((cell) => cell.name.split(" @ ")[0]);
-      pairBox.replaceChildren(table,
-        made("p", { textContent: `The newest session of these cells has ${one.n} and ${other.n} processes. A verdict stands where one session measured both several times; there the medians are that session's.` }),
-        made("pre", { tabIndex: 0, textContent: `epochmark compare${verdicts.length ? ` --session ${verdicts[0][2]}` : ""} '${ids[0]}' '${ids[1]}'` }));
     });
   }
 
-  const contrastBox = document.getElementById("contrast");
-  if (contrastBox) {
-    pages.push(async () => {
-      const place = value("contrast");
-      const data = await load(`contrast-${place}`);
-      if (place !== value("contrast")) return;
-      offer(control("metric"), data.metrics.map((one) => [one.name, one.title]));
-      const found = data.metrics.find((one) => one.name === value("metric")) ?? data.metrics[0];
-      const refused = data.refused.map((one) => made("p", { className: "notice", textContent: `${one.title}: ${one.reason}` }));
-      const told = found ? [
-        tableOf("verdicts", `${found.title}: ${data.title}`,
-          ["cell", "baseline", "contender", "ratio", found.level, "verdict", "finds"], found.rows, [1, 2, 3, 4, 6]),
-        made("p", { textContent: `${found.mean} ${found.left_out ? `${found.left_out} runs are left out: not ok, disturbed, changed by hand, or without this figure.` : ""}` }),
-      ] : [];
-      contrastBox.replaceChildren(...told, ...refused,
-        made("pre", { tabIndex: 0, textContent: `${data.command}${found && found.name !== "step_time_s" ? ` --metric ${found.name}` : ""}` }));
+  const commandOf = (text) => made("pre", { tabIndex: 0, className: "command", textContent: text });
+
+  function trend(found) {
+    const figure = made("figure", { className: "chart", id: `history-${found.metric}` });
+    const caption = `${found.title} by session`;
+    const drawing = made("div", { className: "plot" });
+    drawing.setAttribute("role", "img");
+    drawing.setAttribute("aria-label", caption);
+    figure.append(made("figcaption", { textContent: `${caption}; bars are 95 % intervals over the processes of a session, a dashed line is a step.` }), drawing);
+    const text = (place) => found.texts[place] ?? String(found.values[place]);
+    const rows = found.values.map((raw, place) => [
+      found.sessions[place], { text: text(place), raw, notes: [found.spans[place]] },
+      found.steps.find((step) => step.at === place)?.text ?? "",
+      String(found.processes[place]), found.dates[place],
+    ]).reverse();
+    const head = ["session", { text: found.title, csv: found.axis }, "change", "processes", "started (UTC)"];
+    return [figure, tableOf("points", caption, head, rows, [1, 3])];
+  }
+
+  function drawTrend(figure, found) {
+    const beyond = (ends) => found.values.map((level, place) => Math.abs((ends[place] ?? level) - level));
+    plot(figure, {
+      traces: [{ type: "scatter", mode: "lines+markers", name: "median of the session", x: found.dates,
+        y: found.values, marker: { color: "#0072B2", size: found.values.length > 100 ? 4 : 7 }, line: { width: 1 },
+        error_y: { type: "data", symmetric: false, array: beyond(found.high), arrayminus: beyond(found.low),
+          thickness: 1, width: 2, visible: found.low.some((end) => end !== null) } }],
+      layout: { yaxis: { title: found.axis, rangemode: "tozero" }, xaxis: { type: "date" },
+        shapes: found.steps.map((step) => ({ type: "line", yref: "paper", y0: 0, y1: 1,
+          x0: found.dates[step.at], x1: found.dates[step.at], line: { dash: "dash", color: "#D55E00" } })) },
     });
   }
+
+  page("history", async () => {
+    const cell = value("cell");
+    if (!cell) return [];
+    const data = await load(`history-${cell}`);
+    if (cell !== value("cell")) return null;
+    offer(control("metric"), data.figures.map((one) => [one.metric, one.title]));
+    const found = data.figures.find((one) => one.metric === value("metric"));
+    if (!found) return [];
+    const [figure, table] = trend(found);
+    document.getElementById("history").replaceChildren(figure);
+    drawTrend(figure, found);
+    return [made("h2", { textContent: data.title }), figure, table];
+  });
+
+  page("pair", async () => {
+    const data = await load("cells");
+    const options = data.cells.map((one) => [one.name, one.name]);
+    offer(control("baseline"), options, data.first[0]);
+    offer(control("contender"), options, data.first[1]);
+    const places = ["baseline", "contender"].map((name) => control(name).selectedIndex);
+    if (places.some((place) => place < 0)) return [];
+    const [one, other] = places.map((place) => data.cells[place]);
+    const file = one.group && one.group === other.group ? await load(`pairs-${one.group}`) : { pairs: {} };
+    if (places[0] !== control("baseline").selectedIndex || places[1] !== control("contender").selectedIndex) return null;
+    const forth = file.pairs[places.join("|")];
+    const [session, ...found] = forth ?? file.pairs[places.toReversed().join("|")] ?? [""];
+    const shown = (cell, place) => ({ text: cell.texts[place], notes: [cell.spans[place], ...cell.marks] });
+    const rows = data.metrics.map((metric, place) => {
+      const known = found.find(([at]) => at === place);
+      if (!known) return [metric.title, "no verdict", shown(one, place), shown(other, place)];
+      const [, word, turned, ...medians] = known;
+      const ends = medians.length ? (forth ? medians : medians.toReversed()) : [shown(one, place), shown(other, place)];
+      return [metric.title, forth ? word : turned, ...ends];
+    }).filter((row) => [row[2], row[3]].some((entry) => (entry.text ?? entry) !== "-"));
+    const table = tableOf("cells", "Two cells",
+      ["figure", "contender to baseline", "baseline", "contender"], rows, [2, 3]);
+    if (!session) {
+      return [table, made("p", { textContent: `No session has both cells several times, so there is no verdict. The figures are the medians of the newest session of each (${one.n} and ${other.n} processes), with their 95 % intervals.` })];
+    }
+    const judged = found.map(([at]) => data.metrics[at].name);
+    const ranked = ["step_time_s", "infer_latency_s"].find((name) => judged.includes(name)) ?? judged[0];
+    const metric = ranked === "step_time_s" ? "" : ` --metric ${ranked}`;
+    const [precision, against] = [one, other].map((cell) => cell.id.split("/")[4]);
+    const across = precision === against ? "" : " --across precision";
+    return [table,
+      made("p", { textContent: `The verdicts are those of these two cells alone in session ${session}, and where they stand the medians are that session's.` }),
+      commandOf(`${file.sessions[session]}${metric}${across} ${one.id} ${other.id}`)];
+  });
+
+  page("contrast", async () => {
+    const id = value("contrast");
+    if (!id) return [];
+    const data = await load(`contrast-${id}`);
+    if (id !== value("contrast")) return null;
+    offer(control("metric"), data.metrics.map((one) => [one.name, one.title]));
+    const found = data.metrics.find((one) => one.name === value("metric"));
+    const refused = data.refused.map((one) => made("p", { className: "notice", textContent: `${one.reason} That holds for: ${one.titles}.` }));
+    if (!found) return [...refused, commandOf(data.command)];
+    const across = found.across ? [made("p", { className: "notice bad", textContent: `Compared nevertheless, across ${found.across}s: what differs here may come from how it was measured.` })] : [];
+    return [...refused, ...across,
+      tableOf("verdicts", `${found.title}: ${data.title}`,
+        ["cell", "verdict", "ratio", found.level, "baseline", "contender", "finds"], found.rows, [2, 3, 4, 5, 6]),
+      made("p", { textContent: `${found.mean} ${found.left_out ? `${found.left_out} runs are left out: not ok, disturbed, changed by hand, or without this figure.` : ""}` }),
+      commandOf(found.command)];
+  });
 
   const costBox = document.getElementById("cost");
   if (costBox) {
     const table = costBox.querySelector("table");
     const columns = Number(costBox.dataset.columns);
+    const left = Number(costBox.dataset.left ?? 2);
     const rows = [...table.tBodies[0].rows];
-    const own = rows.map((row) => [...row.cells].slice(2, 2 + columns).map((cell) => [[...cell.childNodes], cell.dataset.v]));
-    pages.push(async () => {
-      const price = value("price");
-      const data = price ? await load(`cost-${price}`) : null;
-      if (price !== value("price")) return;
-      rows.forEach((row, line) => own[line].forEach(([nodes, raw], place) => {
-        const cell = row.cells[2 + place];
+    const recorded = table.caption.textContent;
+    const before = rows.map((row) => [...row.cells].slice(left, left + columns).map((cell) => [[...cell.childNodes], cell.dataset.v]));
+    const fill = (data) => {
+      rows.forEach((row, line) => before[line].forEach(([nodes, raw], place) => {
+        const cell = row.cells[left + place];
         cell.replaceChildren(...(data ? [data.texts[line][place]] : nodes));
         cell.dataset.v = data ? data.values[line][place] ?? "" : raw ?? "";
       }));
-      table.caption.textContent = data ? `Costs of each cell at ${data.title}` : "Costs of each cell, at the price recorded with each run";
+      table.caption.textContent = data ? `Costs of each cell at ${data.title}` : recorded;
+      arrange(costBox.querySelector(".table"));
+    };
+    pages.push(async () => {
+      const price = value("price");
+      fill(null);
+      const data = price ? await load(`cost-${price}`) : null;
+      if (data && price === value("price")) fill(data);
     });
   }
 
-  for (const box of document.querySelectorAll(".table")) equip(box);
+  for (const box of document.querySelectorAll(".table")) equip(box, writeAddress);
   readAddress();
   show();
   for (const form of document.querySelectorAll(".controls")) {
     form.addEventListener("submit", (event) => event.preventDefault());
-    form.addEventListener("input", () => { writeAddress(); show(); });
+    form.addEventListener("input", (event) => changed(event.target.name));
   }
-  addEventListener("hashchange", () => { readAddress(); show(); });
-  dark.addEventListener("change", draw);
-  matchMedia("print").addEventListener("change", draw);
+  // A link to a place in the page goes there and leaves the state in the address alone.
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a[href^='#']");
+    const there = link && document.getElementById(decodeURIComponent(link.hash.slice(1)));
+    if (!there || event.button || event.ctrlKey || event.metaKey || event.shiftKey) return;
+    event.preventDefault();
+    const focus = there.matches("[tabindex]") ? there : there.querySelector("[tabindex]") ?? there;
+    if (focus === there && !there.hasAttribute("tabindex")) there.tabIndex = -1;
+    there.scrollIntoView();
+    focus.focus({ preventScroll: true });
+  });
+  addEventListener("hashchange", () => {
+    if (named()) return;
+    readAddress();
+    show();
+  });
+  const again = () => draw(choose);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", again);
+  matchMedia("print").addEventListener("change", again);
 })();

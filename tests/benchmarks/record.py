@@ -1,0 +1,29 @@
+"""The record of what a machine can tell apart, results/calibration/<machine>.json, part by part."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from harness.clock import utc_now
+from harness.probes import machine_name
+from harness.runner import suite_commit
+
+RESULTS = Path(__file__).parents[2] / "results"
+
+
+def record(name: str, part: dict[str, Any], *, key: str = "") -> None:
+    """Put a part into the machine's record in place of an older one.
+
+    With `key` the part is one of several, and takes the place of the one with the same value there.
+    """
+    path = RESULTS / "calibration" / f"{machine_name()}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    dated = {"as_of": utc_now()[:10], "suite_commit": suite_commit(), **part}
+    found["machine"] = machine_name()
+    others = [other for other in found.get(name, []) if other.get(key) != part[key]] if key else []
+    found[name] = [*others, dated] if key else dated
+    path.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    print(json.dumps({k: v for k, v in dated.items() if not isinstance(v, list)}, indent=1))

@@ -1,0 +1,84 @@
+"""The calibration finds what is planted in it, and keeps its parts in one record."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from harness.noise import Floor
+from tests.benchmarks import calibration
+from tests.benchmarks import record as book
+from tests.benchmarks.calibration import Processes, alarms, between, halves
+
+RANDOM = np.random.default_rng(1)
+
+
+def processes(count: int = 6, *, later: float = 1.0, session: str = "s") -> list[Processes]:
+    """Forty cells; the later half of each cell's processes takes so many times as long."""
+    found = []
+    for number in range(40):
+        times = 0.01 * np.exp(RANDOM.normal(0, 0.02, count))
+        times[count // 2 :] *= later
+        found.append(Processes(session, f"cell{number}", "p", "step_time_s", times.tolist()))
+    return found
+
+
+def test_halves_of_the_same_code_agree_and_intervals_hold_as_theory_says() -> None:
+    """The median of as many processes has noise of its own, so 95 % becomes about 85."""
+    found = halves(processes())
+    assert found["comparisons"] == 40
+    assert found["alarms"] <= 2
+    resampled = found["resampled"]
+    assert resampled["comparisons"] == calibration.RESAMPLED
+    assert resampled["alarms"] <= 0.015 * resampled["comparisons"]
+    assert 0.8 < resampled["covered"] / resampled["intervals"] < 0.95
+
+
+def test_a_later_half_that_is_slower_is_told_by_the_order_of_time_alone() -> None:
+    found = halves(processes(later=1.3))
+    assert found["alarms"] >= 35
+    assert found["resampled"]["alarms"] < 0.3 * found["resampled"]["comparisons"]
+
+
+def test_two_sessions_are_held_together_where_they_measured_in_one_way() -> None:
+    one, other = processes(session="a"), processes(session="b")
+    other = [replace(part, values=[2 * value for value in part.values]) for part in other]
+    other[0] = replace(other[0], protocol="another")
+    found = between([*one, *other])
+    assert (found["comparisons"], found["alarms"], found["covered"]) == (39, 39, 0)
+
+
+def test_pairs_that_lean_to_one_side_alarm() -> None:
+    """Which side is the baseline is drawn by nobody: a lean is a false alarm like any other."""
+    leaning = np.exp(RANDOM.normal(0.05, 0.003, 10))
+    quiet = np.exp(RANDOM.normal(0.0, 0.01, 10))
+    few = Floor("", "", (1.0, 1.01), (1.0, 1.0))
+    floors = {
+        "leaning": Floor("", "", tuple(leaning), ()),
+        "quiet": Floor("", "", tuple(quiet), ()),
+        "few": few,
+    }
+    found = alarms(floors)
+    assert (found["cells"], found["pairs"], found["real"], found["real_alarms"]) == (2, 20, 4, 2)
+    assert found["resampled_alarms"] / found["resampled"] == pytest.approx(0.5, abs=0.05)
+    with pytest.raises(SystemExit, match=r"^No cell has 5 pairs\."):
+        alarms({"few": few})
+
+
+def test_a_part_takes_the_place_of_its_own_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(book, "RESULTS", tmp_path)
+    monkeypatch.setenv("EPOCHMARK_MACHINE", "m")
+    for cell, value in (("a", 1), ("b", 2), ("a", 3)):
+        book.record("overhead", {"cell": cell, "value": value}, key="cell")
+    book.record("alarms", {"value": 1})
+    book.record("alarms", {"value": 2})
+    found = json.loads((tmp_path / "calibration" / "m.json").read_text())
+    assert [(part["cell"], part["value"]) for part in found["overhead"]] == [("b", 2), ("a", 3)]
+    assert found["alarms"]["value"] == 2
+    assert len(found["alarms"]["suite_commit"]) >= 7
