@@ -215,7 +215,6 @@ def _logarithmic(group: pd.DataFrame, metric: str) -> dict[str, object]:
         "range": ends if better else ends[::-1],
         "tickvals": places,
         "ticktext": texts,
-        "tickangle": 0,
     }
 
 
