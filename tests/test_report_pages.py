@@ -296,6 +296,14 @@ def test_a_workload_without_any_ranked_backend_is_named() -> None:
     assert "Not ranked at all: bert (jax: timeout)." in text_of(SITE / "index.html")
 
 
+def test_why_there_is_no_verdict_is_said() -> None:
+    """The newest jax is other software, so that no session has both backends as they count."""
+    session(OLD, *several("jax", 0.01), *several("torch", 0.03))
+    winner = card_of(*several("jax", 0.011, environment=NEWER))
+    assert winner.table.rows[1][3].text == "no verdict: not in one session"
+    assert not winner.sure
+
+
 def test_what_would_make_it_sure_is_said() -> None:
     winner = card_of(timed("jax", 0, 0.01), timed("torch", 0, 0.03))
     assert winner.remedy == "epochmark run --plan quick --replicates 5"
