@@ -138,7 +138,7 @@ def test_every_page_has_the_same_session_of_a_cell() -> None:
     shown = {title: value for (title, _), (_, value) in zip(head, row, strict=True)}
     card = next(rows for name, rows in page["index.html"].tables.items() if "backends" in name)
     costs = page["cost.html"].tables["costs"]
-    for backend in ("jax", "torch"):
+    for backend, median in (("jax", 0.0101), ("torch", 0.0303)):
         (path,) = SITE.glob(f"cell/*-{backend}-*")
         own = Reader(path.read_text()).tables
         (step,) = [row for row in own["figures"] if row[0][0] == "step"]
@@ -146,7 +146,7 @@ def test_every_page_has_the_same_session_of_a_cell() -> None:
         assert shown[f"{backend} float32"] == step[1][1]
         (fixed,) = [row for row in own["figures"] if row[0][0] == "fixed cost"]
         assert fixed[1][1] in [row[4][1] for row in costs]
-        assert OLD in path.read_text()
+        assert float(step[1][1] or "nan") == pytest.approx(median), "of the older session"
 
 
 def test_no_advice_contradicts_a_sure_card_without_saying_why(committed: Source) -> None:
@@ -166,7 +166,7 @@ def test_no_advice_contradicts_a_sure_card_without_saying_why(committed: Source)
         if row[3].text == "surely slower"
     }
     assert len(recommended) >= 4
-    assert len(slower) >= 6
+    assert sum("-train-" in page for page in slower) >= 6
     for page in recommended.keys() & slower:
         (why,) = recommended[page]
         assert why.startswith("Keras's default, whose training is not surely dearer than with ")
