@@ -15,13 +15,23 @@ from harness.registry import workloads
 from harness.report.build import build
 from harness.report.chosen import chosen
 from harness.report.costs import cost_rows, cost_table, epochs_table, offers
+from harness.report.environments import environments
 from harness.report.matrix import matrix
 from harness.report.panels import about_panel, note_of_scale, panels
 from harness.report.parts import MARKS
 from harness.report.source import Source, read_source
 from harness.report.tradeoffs import ticks, tradeoffs
 from harness.report.winners import Winner, winners
-from harness.schema import STATUSES, Block, Contention, DeviceReading, Energy, Exchange, Run
+from harness.schema import (
+    SCHEMA_VERSION,
+    STATUSES,
+    Block,
+    Contention,
+    DeviceReading,
+    Energy,
+    Exchange,
+    Run,
+)
 from harness.statistics import interval
 from harness.table import load_table
 from tests.records import (
@@ -577,3 +587,18 @@ def test_relative_values_have_relative_intervals() -> None:
         f"{low / float(jax.raw or 0):.2f} to {high / float(jax.raw or 0):.2f} times",
     )
     assert torch.notes == ("5 processes",)
+
+
+def test_rows_of_older_schemas_are_said_to_be(committed: Source) -> None:
+    found = environments(committed)
+    assert {row[5].text for row in found["sessions"].rows} >= {"1", "2", "3", "8"}
+    assert found["schemas"].startswith("The files are of schema versions 1, 2, 3")
+    assert found["schemas"].endswith("what their version did not record is absent.")
+
+
+def test_a_file_of_this_schema_needs_no_words() -> None:
+    write_session(RESULTS, make_run())
+    Path("results/runs/laptop/20200101T000000Z-abc.jsonl").write_text("no header\n")
+    found = environments(read_source(RESULTS))
+    assert found["schemas"] == ""
+    assert [row[5].text for row in found["sessions"].rows] == [str(SCHEMA_VERSION)]

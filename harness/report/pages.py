@@ -15,6 +15,7 @@ from harness.report.cellpage import cell_page_of
 from harness.report.cellsessions import session_tables
 from harness.report.comparisons import compare_data, contrast_titles
 from harness.report.costs import cost_rows, cost_table, costs_of, epochs_table, kinds_table, offers
+from harness.report.environments import environments
 from harness.report.forecasts import (
     forecasts_table,
     matrices,
@@ -263,71 +264,7 @@ def _preflight(source: Source) -> Page:
 
 
 def _environment(source: Source) -> Page:
-    names = (
-        "machine",
-        "cpu",
-        "accelerators",
-        "os",
-        "python",
-        "keras",
-        "tensorflow",
-        "jax",
-        "torch",
-    )
-    read = source.runs[[*names, "started_at"]]
-    grouped = read.groupby(list(names), observed=True, sort=False)
-    body = tuple(
-        (
-            *(Entry(str(value) or "-") for value in key),
-            Entry(f"{len(part):,}", raw=float(len(part))),
-            Entry(f"{str(part['started_at'].min())[:10]} to {str(part['started_at'].max())[:10]}"),
-        )
-        for key, part in grouped
-    )
-    head = (*names, "runs", "days")
-    table = Table("environments", "Environments", head, body, frozenset({len(names)}))
-    return Page(
-        "environment.html",
-        "environment.html",
-        "Environment",
-        {"table": table, "sessions": _sessions(source.runs), "floors": _floors(source)},
-    )
-
-
-def _sessions(runs: pd.DataFrame) -> Table:
-    """The newest sessions; hundreds of nights would be no table to read."""
-    newest = runs["session"].drop_duplicates().iloc[-100:]
-    read = ["session", "machine", "suite_commit", "cell", "started_at"]
-    kept = runs.loc[runs["session"].isin(newest), read]
-    grouped = list(kept.groupby("session", observed=True, sort=False))
-    body = tuple(
-        (
-            Entry(str(name)),
-            Entry(str(part["machine"].iloc[0])),
-            Entry(str(part["suite_commit"].iloc[0])[:12]),
-            Entry(str(len(part)), raw=float(len(part))),
-            Entry(str(part["cell"].nunique()), raw=float(part["cell"].nunique())),
-            Entry(str(part["started_at"].min())),
-        )
-        for name, part in reversed(grouped)
-    )
-    head = ("session", "machine", "commit", "runs", "cells", "started (UTC)")
-    return Table("sessions", "Sessions, newest first", head, body, frozenset({3, 4}))
-
-
-def _floors(source: Source) -> Table:
-    body = tuple(
-        (
-            Entry(machine),
-            Entry(cell),
-            Entry(f"{100 * floor.in_turns:.1f} %", raw=floor.in_turns),
-            Entry(f"{100 * floor.apart:.1f} %", raw=floor.apart),
-            Entry(floor.as_of),
-        )
-        for (machine, cell), floor in source.floors.items()
-    )
-    head = ("machine", "cell", "in turns", "apart", "calibrated")
-    return Table("floors", "Noise floor of the step time", head, body, frozenset({2, 3}))
+    return Page("environment.html", "environment.html", "Environment", environments(source))
 
 
 def _method() -> Page:
