@@ -54,6 +54,9 @@ calibration: .venv/installed
 # A night on a measuring machine, step by step: .github/workflows/nightly.yml calls these targets.
 PLAN ?= nightly
 DEVICE ?= cpu
+ONLY ?= */$(DEVICE)
+REPLICATES ?= 5
+RESULTS ?= results
 NIGHT ?= .night
 NIGHT_cpu :=
 NIGHT_gpu := cuda-tensorflow cuda-jax cuda-torch
@@ -63,13 +66,14 @@ night-lock: .venv/installed
 	$(BIN)/pip check
 	for name in $(NIGHT_$(DEVICE)); do $(BIN)/epochmark env create $$name || exit 1; done
 night-fit: .venv/installed
-	$(BIN)/epochmark doctor --device $(DEVICE) --strict
+	$(BIN)/epochmark doctor --device $(DEVICE) --results '$(RESULTS)' --strict
 night-run: .venv/installed
-	$(BIN)/epochmark run --plan $(PLAN) --only '*/$(DEVICE)' --replicates 5 --strict
+	$(BIN)/epochmark run --plan $(PLAN) --only '$(ONLY)' --replicates $(REPLICATES) \
+	  --results '$(RESULTS)' --strict
 night-verdict: .venv/installed
-	$(BIN)/epochmark night --out $(NIGHT)
+	$(BIN)/epochmark night --out '$(NIGHT)' --results '$(RESULTS)'
 night-issues:
-	.github/open-issues $(NIGHT)
+	.github/open-issues '$(NIGHT)'
 night-publish:
 	.github/publish-results
 

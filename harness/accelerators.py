@@ -18,13 +18,23 @@ from typing import TypeVar
 import psutil
 
 from harness import nvml
+from harness.absence import Absence
 from harness.cells import device_count, device_kind
+from harness.clock import now, pause
 from harness.sampling import Periodic
 from harness.schema import Accelerator, Device, DeviceReading
+from harness.units import percent
 
 Number = TypeVar("Number", int, float)
 
 SAMPLING_HZ = 1.0
+
+IDLE_SHARE = 0.05
+"""Of the time: the most that an idle GPU computes."""
+PATIENCE_S = 5.0
+"""How long a GPU may go on looking busy after the run before: the driver's utilisation is of the
+last second, and its list of processes may be a little late."""
+_AGAIN_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -48,6 +58,35 @@ def watched(device: str, hz: float = SAMPLING_HZ) -> Iterator[tuple[Watch, ...]]
                 stack.enter_context(nvml.opened())
                 probes = [_nvidia(number) for number in nvml.used(device_count(device))]
         yield tuple(stack.enter_context(Watch(probe, hz)) for probe in probes)
+
+
+def busy(device: str) -> Absence | None:
+    """Whether others compute on what a cell on `device` would use; None where it is free.
+
+    Waits a little for it to become free.
+    """
+    if device_kind(device) != "gpu":
+        return None
+    began = now()
+    while (found := _occupied(device)) is not None and now() - began < PATIENCE_S:
+        pause(_AGAIN_S)
+    return found
+
+
+def _occupied(device: str) -> Absence | None:
+    with suppress(OSError):  # the run itself finds out what is wrong with a device that fails
+        for number in nvml.used(device_count(device)):
+            reading = nvml.reading(number, Own())
+            others = (reading.processes or 0) - (reading.own_processes or 0)
+            if others:
+                told = "another process" if others == 1 else f"{others} other processes"
+                return Absence(f"a GPU busy with {told}", "end them; nvidia-smi names them")
+            if (reading.utilisation or 0.0) > IDLE_SHARE:
+                return Absence(
+                    f"a GPU that computes {percent(reading.utilisation or 0.0)} of the time",
+                    "end what computes on it, in other containers too, which this one cannot see",
+                )
+    return None
 
 
 def seen(watches: Sequence[Watch]) -> tuple[Accelerator, ...]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from harness import runner
 from harness.cells import Cell, all_cells
+from harness.limits import BY_SCALE_S
 from harness.metrics import METRICS, Metric, counted_epochs, step_times
 from harness.peak import peaks_of
 from harness.prices import configured_price, find_price
@@ -75,7 +76,7 @@ class Suite:
     params: list[list[str]]
     version: str
     # The worker's own limit ends it first, and then asv gets its status. The rest is for imports.
-    timeout = Protocol().timeout_s + 60.0
+    timeout = BY_SCALE_S[scale] + 60.0
     setup_cache_timeout = 1800.0  # data may have to be fetched
 
     def __init_subclass__(cls) -> None:

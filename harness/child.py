@@ -16,12 +16,13 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import IO, Any
 
 from harness.clock import now
 from harness.environment import worker_environment
+from harness.limits import limited
 from harness.schema import Block, Report
 from harness.stages import RESUMABLE, TURNS, Job, Segment
 from harness.venvs import SOURCE, chosen
@@ -84,6 +85,7 @@ class Worker:
         on_stage: Callable[[str], None] = lambda stage: None,
         on_mark: Callable[[str], None] = lambda mark: None,
     ) -> None:
+        job = replace(job, protocol=limited(job.protocol, job.cell.scale))
         self._job = job
         self._cpu_before_s = _children_cpu_s()
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the context

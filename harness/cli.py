@@ -185,6 +185,7 @@ def doctor(
         from harness import fitness_devices
 
         examined = fitness_devices.examine(device)
+        examined = fitness_devices.tried_out(examined, lambda line: typer.echo(line, err=True))
         fitness_devices.told(examined, output.value, typer.echo)
         if strict and examined.lacking:
             raise typer.Exit(1)
@@ -235,7 +236,10 @@ def run(
     price: Annotated[str | None, typer.Option(help="Reference price for costs.")] = None,
     results: Results = RESULTS,
     order_seed: Annotated[int, typer.Option(help="Seed of the order of runs.")] = 1,
-    timeout: Annotated[float, typer.Option(min=1.0, help="Seconds a run may take.")] = 300.0,
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=1.0, help="Seconds a run may take, in place of its scale's limit."),
+    ] = None,
     steps: Annotated[
         int | None,
         typer.Option(min=1, help="Train only the first steps; an epoch's time is extrapolated."),
@@ -299,7 +303,7 @@ def run(
         price=price,
         results=results,
         order_seed=order_seed,
-        timeout_s=timeout,
+        timeout_s=timeout or 0.0,
         train_steps=steps or 0,
         epochs=epochs or 0,
         stop_at_usd=stop_at or 0.0,
@@ -685,7 +689,10 @@ def ab(
         float, typer.Option(min=0.0, help="Slowdown in percent that is no regression yet.")
     ] = 0.0,
     budget: Annotated[float, typer.Option(min=1.0, help="Seconds for each cell.")] = 300.0,
-    timeout: Annotated[float, typer.Option(min=1.0, help="Seconds a pair may take.")] = 300.0,
+    timeout: Annotated[
+        float | None,
+        typer.Option(min=1.0, help="Seconds a pair may take, in place of its scale's limit."),
+    ] = None,
     output: Format = Output.table,
 ) -> None:
     """Run two sides in turns: commits, environments, or sets of flags. 1 is a regression."""
@@ -702,7 +709,7 @@ def ab(
         only=tuple(only or ()),
         threshold=threshold / 100,
         budget_s=budget,
-        timeout_s=timeout,
+        timeout_s=timeout or 0.0,
     )
 
     def say(line: str) -> None:

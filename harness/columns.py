@@ -14,6 +14,7 @@ import pyarrow as pa
 from harness import options
 from harness.cells import AXES, simulated
 from harness.metrics import METRICS, examples_per_epoch, own_cpu_share, step_times, throttled
+from harness.paths import LOST
 from harness.schema import Protocol, Run
 from harness.store import ResultsFile
 
@@ -111,6 +112,7 @@ FLAGS: dict[str, Callable[[Run], bool]] = {
     "contended": lambda run: run.contention.contended,
     "throttled": lambda run: throttled(run.accelerators),
     "simulated": lambda run: simulated(run.cell.rpartition("/")[2]),
+    "slow_path": lambda run: LOST in run.numerics,
 }
 
 NUMBERS = (

@@ -5,38 +5,35 @@ Nothing is changed on the device, and no framework is imported.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
-from harness import answers, nvml, tpu, venvs
+from harness import answers, device_checks, drivers, nvml, tpu, venvs
 from harness.absence import Absence
 from harness.fitness import HOT_CELSIUS, IDLE_SHARE, Check, render
-from harness.probes import CUDA_RUNTIMES, installed
 from harness.schema import Device, DeviceReading
 
 MEMORY_SHARE = 0.05
 """A driver keeps some of the memory for itself, so that an idle device has some in use as well."""
 
-LEAST_DRIVER = {11: 450, 12: 525, 13: 580}
-"""By CUDA's major version, the least release of the driver that runs all builds of it."""
-LEAST_DRIVER_SOURCE = (
-    "https://docs.nvidia.com/deploy/cuda-compatibility/minor-version-compatibility.html"
-)
-
 
 @dataclass(frozen=True)
 class Examined:
-    """`needed` is what no cell runs without, `wanted` what good figures ask for besides."""
+    """`needed` is what no cell is measured without, `wanted` what good figures ask for besides.
+
+    `shown` is what the backends did when they were tried out on it.
+    """
 
     device: str
     needed: tuple[Check, ...]
     wanted: tuple[Check, ...] = ()
+    shown: tuple[Check, ...] = ()
 
     @property
     def lacking(self) -> tuple[Check, ...]:
         """What keeps every cell from running."""
-        return tuple(check for check in self.needed if check.fit is False)
+        every = (*self.needed, *self.shown)
+        return tuple(check for check in every if check.fit is False)
 
     @property
     def status(self) -> str:
@@ -47,6 +44,17 @@ class Examined:
 def examine(device: str) -> Examined:
     """The checks of a `gpu` or a `tpu`."""
     return _gpu() if device == "gpu" else _tpu()
+
+
+def tried_out(found: Examined, say: Callable[[str], None]) -> Examined:
+    """With what every backend shows on the device, where there is one that cells could run on."""
+    if found.lacking:
+        return found
+    checks = []
+    for check in device_checks.shown(found.device):
+        say(f"{check.name}: {check.found}")
+        checks.append(check)
+    return replace(found, shown=tuple(checks))
 
 
 def _gpu() -> Examined:
@@ -73,12 +81,16 @@ def _nvidia(number: int, runtimes: Mapping[str, str]) -> Examined:
     there = Check("GPU", f"{device.name}, {place}", "one that a run can use", True)
     return Examined(
         "gpu",
-        (there, _cuda_build(runtimes), *_drivers(device.driver, runtimes)),
         (
+            there,
+            _cuda_build(runtimes),
+            *_drivers(device.driver, runtimes),
             _processes(reading),
             _utilisation(reading),
-            _memory(device, reading),
             _mig(device),
+        ),
+        (
+            _memory(device, reading),
             _throttling(reading),
             _temperature(reading),
             _persistence(nvml.persistent(number)),
@@ -88,23 +100,12 @@ def _nvidia(number: int, runtimes: Mapping[str, str]) -> Examined:
 
 
 def cuda_runtimes() -> dict[str, str]:
-    """The CUDA runtimes that backends brought, with their versions.
-
-    Into this environment, or into one that was made for cells, whose name then stands before.
-    """
-    here = {name: installed(name) for name in CUDA_RUNTIMES if not _of_the_compiler(name)}
-    found = {name: version for name, version in here.items() if version is not None}
+    """Those of this environment, and of those made for cells, whose name then stands before."""
+    found = drivers.cuda_runtimes(None)
     for environment in filter(lambda one: one.made, venvs.every()):
-        versions = venvs.contents(environment)
-        brought = [name for name in CUDA_RUNTIMES if name in versions]
-        found |= {f"{environment.name}: {name}": versions[name] for name in brought}
+        brought = drivers.cuda_runtimes(environment)
+        found |= {f"{environment.name}: {name}": at for name, at in brought.items()}
     return found
-
-
-def _of_the_compiler(runtime: str) -> bool:
-    """Whether it came with what `preflight` compiles with, and no backend is built for it."""
-    alone = installed("nvidia-cuda-nvcc") is not None and installed("nvidia-cudnn-cu13") is None
-    return runtime == "nvidia-cuda-runtime" and alone
 
 
 def _cuda_build(runtimes: Mapping[str, str]) -> Check:
@@ -119,21 +120,16 @@ def _cuda_build(runtimes: Mapping[str, str]) -> Check:
 
 def _drivers(driver: str, runtimes: Mapping[str, str]) -> list[Check]:
     """A check per major version of CUDA: its least driver, by NVIDIA's table."""
-    majors = sorted({int(version.split(".")[0]) for version in runtimes.values()})
-    return [_driver(driver, major, LEAST_DRIVER.get(major)) for major in majors]
+    return [_driver(driver, major) for major in drivers.majors(runtimes)]
 
 
-def _driver(driver: str, cuda: int, least: int | None) -> Check:
-    name, release = f"driver for CUDA {cuda}", re.match(r"\d+", driver)
-    if least is None or release is None:
+def _driver(driver: str, cuda: int) -> Check:
+    name, fit = f"driver for CUDA {cuda}", drivers.new_enough(driver, cuda)
+    if fit is None:
         return Check(name, driver or "not told", "not known", None)
-    return Check(
-        name,
-        driver,
-        f"at least {least} ({LEAST_DRIVER_SOURCE})",
-        int(release.group()) >= least,
-        f"install driver {least} or later, or backends that are built for an older CUDA",
-    )
+    least = drivers.LEAST_DRIVER[cuda]
+    yardstick = f"at least {least} ({drivers.LEAST_DRIVER_SOURCE})"
+    return Check(name, driver, yardstick, fit, drivers.newer(cuda))
 
 
 def _processes(reading: DeviceReading) -> Check:
@@ -228,24 +224,20 @@ def _tpu() -> Examined:
 
 
 def _libtpu() -> Check:
-    jax, driver, wanted = installed("jax"), installed(tpu.DRIVER), tpu.wanted_driver()
-    if jax is None or wanted is None:
-        return Check(
-            tpu.DRIVER, "no jax that names one", "the one that jax names", False,
-            "install jax[tpu]",
-        )  # fmt: skip
-    return Check(
-        tpu.DRIVER,
-        driver or "not installed",
-        f"{wanted.specifier}, which jax {jax} names",
-        driver is not None and wanted.specifier.contains(driver),
-        f"install jax[tpu]=={jax}",
-    )
+    """Of the environment that was made for TPUs; without one, of this one."""
+    made = venvs.venv("tpu-jax")
+    one = drivers.libtpu(made if made.made else None)
+    name = f"{made.name}: {tpu.DRIVER}" if made.made else tpu.DRIVER
+    if one.wanted is None:
+        found, wanted = "no jax that names one", "the one that jax names"
+    else:
+        found, wanted = one.found or "not installed", f"{one.wanted}, which jax {one.jax} names"
+    return Check(name, found, wanted, one.fits, one.remedy)
 
 
 def told(found: Examined, output: str, say: Callable[[str], None]) -> None:
     """The answer as aligned lines with the remedies below, as JSON, or as CSV."""
-    every = [*found.needed, *found.wanted]
+    every = [*found.needed, *found.wanted, *found.shown]
     if output == "json":
         say(answers.as_json({**asdict(found), "status": found.status}))
     elif output == "csv":

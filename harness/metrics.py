@@ -57,7 +57,8 @@ METRICS = {
                "Wall seconds to train one whole epoch through the input pipeline, evaluation not "
                "included: median of the epochs after the first, or the only one. Under a step "
                "budget it is extrapolated: the seconds of the steps trained, divided by "
-               "epoch_fraction."),
+               "epoch_fraction; what the start of an epoch takes once is in them, and so is what "
+               "slowed the machine down meanwhile."),
         Metric("epoch_fraction", "1", "higher", "percent", "epoch measured",
                "The share of an epoch's steps that was trained; under a step budget it is less "
                "than 1, and what an epoch takes and costs is extrapolated from it."),
@@ -74,7 +75,8 @@ METRICS = {
                "Peak resident set of the worker process (VmHWM) from building the model to the "
                "end, imported libraries included."),
         Metric("peak_device_memory_bytes", "B", "lower", "bytes", "peak device memory",
-               "Peak of the backend's allocator on the accelerator."),
+               "Peak of the backend's allocator on the accelerator, after the equality gate; "
+               "JAX's, which cannot be reset, is of the whole process."),
         Metric("quality", "1", "higher", "quality", "quality",
                "The workload's quality metric on held-out data after the declared epochs; "
                "quality_metric names it."),

@@ -10,12 +10,12 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
-from hashlib import sha256
 from typing import Any, TypeVar
 
 import pynvml
 
 from harness.absence import Absence
+from harness.environment import VISIBLE, digest, visible_devices
 from harness.schema import Device, DeviceReading
 
 Answer = TypeVar("Answer")
@@ -50,8 +50,6 @@ _NOT_TOLD = frozenset(
         pynvml.NVML_ERROR_DEPRECATED,
     }
 )
-_VISIBLE = "CUDA_VISIBLE_DEVICES"
-
 
 _ABSENCES = {
     pynvml.NVML_ERROR_LIBRARY_NOT_FOUND: Absence(
@@ -80,7 +78,12 @@ _DIVIDED = Absence(
     "a GPU divided into instances (MIG), whose row would pass for that of a whole one",
     "let its administrator switch that off (nvidia-smi -mig 0)",
 )
-_HIDDEN = Absence(f"every GPU hidden by {_VISIBLE}", f"unset {_VISIBLE}, or name a GPU in it")
+_HIDDEN = Absence(f"every GPU hidden by {VISIBLE}", f"unset {VISIBLE}, or name a GPU in it")
+_INSTANCE = Absence(
+    f"an instance of a GPU (MIG) named by {VISIBLE}, whose row would pass for that of a whole one",
+    f"name a whole GPU in {VISIBLE}, after its administrator has switched MIG off "
+    "(nvidia-smi -mig 0)",
+)
 
 
 @contextmanager
@@ -134,7 +137,7 @@ def absence() -> Absence | None:
     try:
         used()
     except OSError:
-        return _HIDDEN
+        return _INSTANCE if visible_devices(1)[0].startswith("MIG-") else _HIDDEN
     return None
 
 
@@ -157,9 +160,15 @@ def used(count: int = 1) -> tuple[int, ...]:
 
     Raises OSError where one of them is none.
     """
-    chosen = os.environ.get(_VISIBLE)
-    names = map(str, range(count)) if chosen is None else chosen.split(",")[:count]
-    return tuple(_number(name.strip()) for name in names)
+    return tuple(map(_number, visible_devices(count)))
+
+
+def names_used(count: int = 1) -> tuple[str, ...]:
+    """Names of the devices that a run uses; none where that cannot be said."""
+    try:
+        return tuple(cuda_devices()[number] for number in used(count))
+    except OSError:
+        return ()
 
 
 def _number(name: str) -> int:
@@ -172,7 +181,7 @@ def _number(name: str) -> int:
 
 def visible() -> int:
     """How many devices CUDA_VISIBLE_DEVICES leaves to a run."""
-    chosen = os.environ.get(_VISIBLE)
+    chosen = os.environ.get(VISIBLE)
     every = len(cuda_devices())
     return every if chosen is None else min(every, len(chosen.split(",")))
 
@@ -189,12 +198,10 @@ def device(number: int) -> Device:
 def _device(handle: Any) -> Device:
     memory = _told(pynvml.nvmlDeviceGetMemoryInfo, handle)
     mig = _told(pynvml.nvmlDeviceGetMigMode, handle)
-    # The identifier itself would tell this machine from all others.
-    digest = sha256(str(pynvml.nvmlDeviceGetUUID(handle)).encode()).hexdigest()[:16]
     return Device(
         probe="nvml",
         name=str(pynvml.nvmlDeviceGetName(handle)),
-        uuid_digest=digest,
+        uuid_digest=digest(str(pynvml.nvmlDeviceGetUUID(handle))),
         driver=str(pynvml.nvmlSystemGetDriverVersion()),
         memory_bytes=None if memory is None else int(memory.total),
         mig=None if mig is None else bool(mig[0]),

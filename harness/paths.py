@@ -1,12 +1,15 @@
-"""Which kernels a model's step really took, read from the operations it runs.
+"""Which paths a model's step really took: kernels by the operations it runs, compiled or eager.
 
 A framework may fall back to a slow form without a word (keras#22874 ran an LSTM as a Python loop on
-torch for seven weeks), so the record says what was taken. Knows names of operations, no framework.
+torch for seven weeks), so the record says what was taken, and what such a device is expected to
+take and did not. Knows names of operations, no framework.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
 
 FUSED = {
     "lstm": {
@@ -28,6 +31,30 @@ FUSED = {
 
 PLAIN = {"lstm": "a loop over the steps", "attention": "written out as matrix products"}
 
+EXPECTED = frozenset(
+    {
+        ("attention", "torch", "cpu"),
+        ("attention", "torch", "gpu"),
+        # On a GPU Keras 3.15 gives an LSTM of this form to cuDNN under every backend
+        # (`cudnn_ok` in its backends' rnn.py), and under torch falls back without a word.
+        ("lstm", "tensorflow", "gpu"),
+        ("lstm", "jax", "gpu"),
+        ("lstm", "torch", "gpu"),
+    }
+)
+"""Kinds of layers, backends and devices of which a fused operation is expected.
+
+Those of the CPU were seen; those of the GPU are from Keras's and torch's code, on none seen yet.
+"""
+
+COMPILED = ("tensorflow", "jax")
+"""Backends whose steps are expected to be compiled; torch's are eager."""
+
+EAGER = "eager"
+
+LOST = "lost_fast_paths"
+"""The setting in a record that names the expected paths that were not taken; else it is absent."""
+
 
 def taken(kinds: Iterable[str], backend: str, operations: Collection[str]) -> dict[str, str]:
     """For each kind of layer: the fused operation that was run, or what was run in its place."""
@@ -37,3 +64,46 @@ def taken(kinds: Iterable[str], backend: str, operations: Collection[str]) -> di
 def _one(kind: str, backend: str, operations: Collection[str]) -> str:
     fused = sorted(name for name in operations if name.startswith(FUSED[kind][backend]))
     return f"fused: {fused[0]}" if fused else PLAIN[kind]
+
+
+@contextmanager
+def python_calls(model: Any) -> Iterator[list[str]]:
+    """Notes each time that the Python code of a Keras model runs.
+
+    In a step that ran before, the same way, that is none if it was compiled.
+    """
+    call = model.call
+    seen: list[str] = []
+
+    def noting(*arguments: Any, **named: Any) -> Any:
+        seen.append("call")
+        return call(*arguments, **named)
+
+    # Past Keras's own __setattr__, which keeps track of what a layer holds.
+    object.__setattr__(model, "call", noting)
+    try:
+        yield seen
+    finally:
+        object.__delattr__(model, "call")
+
+
+def execution(configured: Mapping[str, str], *, python_ran: bool) -> dict[str, str]:
+    """How a step was executed: as the backend was configured, unless its Python code says other."""
+    as_configured = {name: configured[name] for name in ("execution", "jit_compile")}
+    if python_ran == (as_configured["execution"] == EAGER):
+        return as_configured
+    if python_ran:
+        return {"execution": EAGER, "jit_compile": "False"}
+    return as_configured | {"execution": "compiled"}
+
+
+def lost(settings: Mapping[str, str], kinds: Iterable[str], backend: str, device: str) -> list[str]:
+    """The expected paths that the record's settings do not show; `device` is a kind of device."""
+    found = [
+        kind
+        for kind in kinds
+        if (kind, backend, device) in EXPECTED and settings.get(kind) == PLAIN[kind]
+    ]
+    if backend in COMPILED and settings.get("execution") == EAGER:
+        found.append("execution")
+    return found

@@ -7,7 +7,7 @@ guessed from a similar name, so its runs have no MFU.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -130,12 +130,12 @@ def documented(device: str, precision: str) -> Peak | None:
 
 
 def peak_for(
-    measured: Mapping[str, Peak], *, device: str, precision: str, accelerators: tuple[str, ...]
+    measured: Mapping[str, Peak], *, device: str, precision: str, accelerators: Sequence[str]
 ) -> Peak | None:
     """The peak of a cell's device (`cpu`, `gpu` or `tpu`), if it is known.
 
     A processor's is `measured` on its machine; an accelerator's is the documented one of the
-    first of the machine's `accelerators`, which is the one that a run uses.
+    first of the `accelerators` that the run uses, by the names that NVML or JAX give them.
     """
     if device == "cpu":
         return measured.get(precision)

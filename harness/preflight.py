@@ -22,7 +22,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from harness import derived, tpu
-from harness.backends.ahead import Figures, has_way
+from harness.backends.ahead import COMPILERS, Figures, decisive, has_way
 from harness.cellbook import CellBook
 from harness.cells import API_STYLES, BACKENDS, PRECISIONS, Cell
 from harness.environment import worker_environment
@@ -37,15 +37,6 @@ TIMEOUT_S = 1800.0
 FITS, TOO_LARGE, UNSUPPORTED, UNAVAILABLE, ERROR = (
     "fits", "too large", "unsupported", "unavailable", "error",
 )  # fmt: skip
-
-_DECISIVE = ("keras", "jax", "jaxlib", "libtpu", "jax-cuda13-pjrt", "nvidia-cuda-nvcc", "torch")
-"""Packages whose versions decide the figures."""
-
-_COMPILER = {
-    ("jax", "tpu"): (tpu.DRIVER,),
-    ("jax", "gpu"): ("jax-cuda13-plugin", "jax-cuda13-pjrt", "nvidia-cuda-nvcc", "nvidia-nvvm"),
-}
-"""Packages that a backend's steps are compiled with for a kind of device."""
 
 _CHILD = "harness.preflight_child"
 
@@ -148,7 +139,7 @@ def barred(cell: Cell, target: Target) -> tuple[str, str] | None:
 def _missing(backend: str, device: str) -> str:
     """What has to be installed first; empty when everything is there."""
     remedy = "`pip install --requirement requirements/preflight.txt` has what fits together"
-    for package in (backend, *_COMPILER.get((backend, device), ())):
+    for package in (backend, *COMPILERS.get((backend, device), ())):
         try:
             found = version(package)
         except PackageNotFoundError:
@@ -286,7 +277,8 @@ def forecast(
     cell: Cell, target: Target, batch_size: int, plan: Planner, stamp: Stamp, *, optimised: bool
 ) -> Forecast:
     """The cell's at that batch size."""
-    versions = {name: stamp.packages[name] for name in _DECISIVE if name in stamp.packages}
+    wanted = decisive(cell.backend, target.device)
+    versions = {name: stamp.packages[name] for name in wanted if name in stamp.packages}
     made = Forecast(stamp.as_of, stamp.suite_commit, batch_size, ERROR, packages=versions)
     found = barred(cell, target)
     if found is not None:

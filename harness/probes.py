@@ -28,6 +28,7 @@ CUDA_RUNTIMES = ("nvidia-cuda-runtime", "nvidia-cuda-runtime-cu12", "nvidia-cuda
 PACKAGES = (
     "keras", "tensorflow", "tensorflow-cpu", "torch", "jax", "jaxlib", "numpy", "ml-dtypes",
     "epochmark", "libtpu", *CUDA_RUNTIMES, "nvidia-cudnn-cu12", "nvidia-cudnn-cu13",
+    "jax-cuda13-plugin", "jax-cuda13-pjrt", "nvidia-cuda-nvcc", "nvidia-nvvm",
 )  # fmt: skip
 
 CONTENDED_SHARE = 0.10

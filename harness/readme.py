@@ -1,4 +1,4 @@
-"""Writes the generated blocks of README.md: tables and advice from a committed session, metrics.
+"""Writes the generated blocks of all READMEs: tables and advice from committed sessions, metrics.
 
 A block stands between `<!-- begin NAME ARGUMENT -->` and `<!-- end -->`.
 """
@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+from harness import workload_figures
 from harness.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -58,13 +59,23 @@ def loop_options(results: Path) -> str:
     return markdown(stored(results))
 
 
+def calibration(results: Path) -> str:
+    """What each machine can tell apart, from results/calibration."""
+    from harness.calibration import markdown
+
+    return markdown(results)
+
+
 MAKERS: dict[str, Callable[[str, Path], str]] = {
     "metrics": lambda argument, results: metrics_table(),
     "results": results_table,
     "costs": lambda session, results: results_table(session, results, "costs"),
     "advice": advice,
     "forecasts": forecasts,
+    "calibration": lambda argument, results: calibration(results),
     "effects": lambda argument, results: loop_options(results),
+    "standard": workload_figures.standard,
+    "seeds": workload_figures.seeds,
 }
 
 
@@ -78,10 +89,16 @@ def rewritten(text: str, results: Path) -> str:
     return BLOCK.sub(block, text)
 
 
+def files() -> list[Path]:
+    """The project's README and each workload's."""
+    return [ROOT / "README.md", *sorted((ROOT / "workloads").glob("*/README.md"))]
+
+
 def main() -> None:
-    """Rewrite README.md in place."""
-    path = ROOT / "README.md"
-    path.write_text(rewritten(path.read_text(encoding="utf-8"), ROOT / "results"), encoding="utf-8")
+    """Rewrite them in place."""
+    for path in files():
+        made = rewritten(path.read_text(encoding="utf-8"), ROOT / "results")
+        path.write_text(made, encoding="utf-8")
 
 
 if __name__ == "__main__":

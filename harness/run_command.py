@@ -12,6 +12,7 @@ from harness.cellbook import book
 from harness.cells import Cell, parse_cell, simulated
 from harness.errors import UsageError
 from harness.metrics import throttled
+from harness.paths import LOST
 from harness.peak import peaks_of
 from harness.plans import planned
 from harness.prices import configured_price, find_price
@@ -170,6 +171,7 @@ def outcome(run: Run) -> str:
         "contended": run.contention.contended,
         "throttled": throttled(run.accelerators),
         "simulated": simulated(run.cell.rpartition("/")[2]),
+        f"without its fast path: {run.numerics.get(LOST, '')}": LOST in run.numerics,
     }
     marked = ", ".join(mark for mark, holds in marks.items() if holds)
     return f"ok, {', '.join(figures)}{f' ({marked})' if marked else ''}"

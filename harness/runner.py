@@ -12,10 +12,21 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from harness import SUITE_VERSION, accelerators, child, data, energy, options, probes
+from harness import (
+    SUITE_VERSION,
+    accelerators,
+    child,
+    data,
+    energy,
+    nvml,
+    options,
+    probes,
+    stopping,
+)
 from harness.cells import Cell, parse_cell
 from harness.clock import now, utc_now
 from harness.errors import DataError, ResultsError, UsageError
+from harness.limits import limited
 from harness.metrics import derive, mostly_disturbed, shared
 from harness.peak import peak_for
 from harness.registry import workload, workloads
@@ -262,6 +273,7 @@ def execute(session: Session, planned: Planned, extras: Extras) -> Run:
     declared = workload(cell.workload)
     scale = declared.scales.get(cell.scale)
     possible = support(cell)
+    protocol = limited(session.protocol, cell.scale)
     blank = Run(
         session=session.session,
         run=run_id(session, planned),
@@ -276,27 +288,33 @@ def execute(session: Session, planned: Planned, extras: Extras) -> Run:
         status=possible.status,
         reason=possible.reason,
         environment=session.environment,
-        protocol=session.protocol,
-        replay=replay_command(cell, session.protocol, extras.price),
+        protocol=protocol,
+        replay=replay_command(cell, protocol, extras.price),
         quality_metric=declared.quality_metric,
         higher_is_better=declared.higher_is_better,
         quality_target=scale.quality_target if scale else None,
         flops_per_example=_flops(scale, cell) if scale else None,
-        peak=_peak(session, cell, extras),
+        peak=_peak(cell, extras, nvml.names_used()),
     )
+    if possible.runs and (absent := accelerators.busy(cell.device)):
+        return replace(blank, status="unavailable", reason=absent.told("no free GPU"))
     return _measured(blank, cell, extras) if possible.runs else blank
 
 
-def _peak(session: Session, cell: Cell, extras: Extras) -> Peak | None:
-    """Of the one device; those that share a batch have no peak that was measured or documented."""
+def _peak(cell: Cell, extras: Extras, used: Sequence[str]) -> Peak | None:
+    """Of the one device, by the name of what is used in place of a processor.
+
+    Devices that share a batch have no peak that was measured or documented.
+    """
     if cell.device_count > 1:
         return None
-    return peak_for(
-        extras.peaks,
-        device=cell.device,
-        precision=cell.precision,
-        accelerators=session.environment.accelerators,
-    )
+    return peak_for(extras.peaks, device=cell.device, precision=cell.precision, accelerators=used)
+
+
+def _target(cell: Cell, samples: Samples) -> float | None:
+    """The quality that was enough, which may be a baseline's on the data at hand."""
+    scale = workload(cell.workload).scales[cell.scale]
+    return stopping.target(scale, samples.epochs[-1].quality if samples.epochs else {})
 
 
 def _flops(scale: Scale, cell: Cell) -> int:
@@ -359,5 +377,9 @@ def _measured(blank: Run, cell: Cell, extras: Extras) -> Run:
             gate=report.gate,
             loss_scaling=report.loss_scaling,
             data=report.data,
+            quality_target=_target(cell, report.samples),
         )
+        if cell.device_kind == "tpu":
+            # Only the process that held it knows what it is.
+            run = replace(run, peak=_peak(cell, extras, [report.numerics.get("device_kind", "")]))
     return replace(run, metrics=derive(run))

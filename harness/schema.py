@@ -1,7 +1,8 @@
 """The record of a run: one frozen dataclass tree, which is the schema of every results file.
 
 Format history, newest first:
-9 (2026-11): what several devices spend on exchanging gradients (`Samples.exchange`).
+9 (2026-11): what several devices spend on exchanging gradients (`Samples.exchange`); a session that
+    was given no time limit has 0 for it, its runs their scale's (`Protocol.timeout_s`).
 8 (2026-11): every accelerator of a run is watched (`Run.accelerators`), no more the first alone.
 7 (2026-11): options of the training loop (`Protocol.accumulate`, `Protocol.batch_memory_bytes`,
     `Protocol.plateau_factor`, `Memory.tried_batches`, `Epoch.learning_rate_factor`); the steps that
@@ -62,6 +63,8 @@ class Protocol:
     consecutive step times agree within `warmup_tolerance`, between the floor and the ceiling.
     Timed blocks end when the 95 % interval of their median is narrower than `interval_width`, a
     share of the median (0: no such rule), or when `steady_budget_s` is spent.
+    A run is ended after `timeout_s`; 0, in the header of a session that was given none, leaves it
+    to each run's scale (`harness.limits`).
     `stop_after` ends a run after that stage (empty: none), for checks that need no timing;
     `reference` stops where the gate would judge, to make the reference it judges by.
     `train_steps` ends the training after that many steps of its first epoch (0: whole epochs, as
@@ -86,7 +89,7 @@ class Protocol:
     interval_width: float = 0.02
     steady_budget_s: float = 3.0
     latency_calls: int = 30
-    timeout_s: float = 300.0
+    timeout_s: float = 0.0
     stop_after: str = ""
     train_steps: int = 0
     weights_digest: str = ""

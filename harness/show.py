@@ -51,7 +51,20 @@ COSTS = (
     "quality",
 )
 
-VIEWS = {"usual": USUAL, "wide": tuple(METRICS), "costs": COSTS}
+FIGURES = (
+    "step_time_s",
+    "throughput_examples_per_s",
+    "mfu",
+    "compile_time_s",
+    "epoch_time_s",
+    "epoch_fraction",
+    "input_wait_fraction",
+    "peak_host_memory_bytes",
+    "peak_device_memory_bytes",
+)
+"""What a workload's README says of its speed."""
+
+VIEWS = {"usual": USUAL, "wide": tuple(METRICS), "costs": COSTS, "figures": FIGURES}
 
 Column = tuple[str, Callable[["pd.Series[Any]"], str]]
 """A title, and what stands in a row."""
@@ -181,7 +194,7 @@ def _beside(name: str, rows: pd.DataFrame, view: str) -> list[Column]:
     wanted = "cost_per_epoch_usd" if view == "costs" else "step_time_s"
     if name == wanted and rows[INTERVALS[name][0]].notna().any():
         found.append(("95 % interval", _span(name, *INTERVALS[name])))
-    if name == "step_time_s" and view == "wide":
+    if name == "step_time_s" and view in ("wide", "figures"):
         found.append(("step p10 to p90", _span(name, "step_time_p10_s", "step_time_p90_s")))
     if name == "fixed_cost_usd" and view == "costs" and (rows[AGAINST] != "").any():
         found.append((_BREAK_EVEN_TITLE, in_words))
@@ -223,6 +236,7 @@ def _status(row: pd.Series[Any], numbers: dict[str, int], *, replicated: bool) -
         ("*", "contended"),
         ("^", "throttled"),
         ("#", "simulated"),
+        ("?", "slow_path"),
         ("~", "extrapolated"),
         ("!", "altered"),
     )

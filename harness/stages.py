@@ -11,6 +11,7 @@ import gc
 import math
 import random
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from itertools import cycle, groupby, repeat
 from pathlib import Path
@@ -58,6 +59,9 @@ BEGIN, END = "begin", "end"
 
 RESUMABLE = "resumable"
 """The stage in which a worker trains as many steps as it is told to, and writes a checkpoint."""
+
+AFTER_GATE, WHOLE_PROCESS = "the equality gate", "the start of the process"
+"""Since when an accelerator's peak is counted."""
 
 
 @dataclass(frozen=True)
@@ -130,6 +134,7 @@ class Measurement:
         self.gate_batch: Any = None
         self.ranks: Ranks | None = None
         self._peaks: list[int] = []
+        self._configured: dict[str, str] = {}
         self._enter = enter
         self._orders = orders
         self._answer = answer
@@ -396,6 +401,8 @@ class Measurement:
     def _gate_inference(self) -> gate.Figures:
         output = self._first_inference()
         self.enter("gate")
+        with self._noting_execution():
+            gate.outputs(self.trainer, self.placed_inputs)
         return gate.Figures(output=output)
 
     def _gate_training(self) -> gate.Figures:
@@ -421,8 +428,9 @@ class Measurement:
                 raise WorkerError("numerics", "every gate step overflowed at every loss scale")
             self._reset_metrics()
             self.trainer.push()
-            result = self._update(repeat(placed))
-            self.trainer.synchronise(result)
+            with self._noting_execution():
+                result = self._update(repeat(placed))
+                self.trainer.synchronise(result)
         gate.set_weights(self.model, self.workload)
         self.trainer.push()
         inputs = self.data.test_inputs(self.arrays, 0, self.scale.eval_batch_size)
@@ -472,13 +480,29 @@ class Measurement:
         self._reset_metrics()
         self.trainer.push()
 
+    @contextmanager
+    def _noting_execution(self) -> Iterator[None]:
+        """Compiled or eager, of a step or an inference that is not the first; the last one counts.
+
+        Of one that is not timed: what notes it is a layer of Python.
+        """
+        self._configured = self._configured or dict(self.numerics)
+        with paths.python_calls(self.model) as calls:
+            yield
+        self.numerics |= paths.execution(self._configured, python_ran=bool(calls))
+
     def _note_paths(self, placed: Any) -> None:
         """Which kernels the step takes; it may run once more, so the state is restored after."""
-        cell = self.job.cell
-        if self.workload.fast_paths:
-            training = cell.phase == "train"
+        cell, kinds = self.job.cell, self.workload.fast_paths
+        training = cell.phase == "train"
+        if kinds:
             operations = self.trainer.operations(placed, training=training)
-            self.numerics |= paths.taken(self.workload.fast_paths, cell.backend, operations)
+            self.numerics |= paths.taken(kinds, cell.backend, operations)
+        if training:
+            kinds = tuple(kind for kind in kinds if kind not in self.scale.written_out)
+        self.numerics.pop(paths.LOST, None)  # of the gate's twin
+        if lost := paths.lost(self.numerics, kinds, cell.backend, cell.device_kind):
+            self.numerics[paths.LOST] = ", ".join(lost)
 
     # -- steady, train, infer ---------------------------------------------------------------
 
@@ -645,7 +669,7 @@ class Measurement:
                 learning_rate_factor=factor,
             )
             self.samples = replace(self.samples, epochs=(*self.samples.epochs, done))
-            if self._at_target(quality[self.workload.quality_metric]):
+            if self._at_target(quality):
                 outcome = stopping.TARGET
                 break
             if self._too_dear():
@@ -684,10 +708,10 @@ class Measurement:
                 raise failed[0] from None
             raise
 
-    def _at_target(self, quality: float) -> bool:
-        target = self.scale.quality_target
-        better = self.workload.higher_is_better
-        return target is not None and reaches(quality, target, higher_is_better=better)
+    def _at_target(self, quality: Mapping[str, float]) -> bool:
+        target = stopping.target(self.scale, quality)
+        found, better = quality[self.workload.quality_metric], self.workload.higher_is_better
+        return target is not None and reaches(found, target, higher_is_better=better)
 
     def _too_dear(self) -> bool:
         return stopping.too_dear(
@@ -786,7 +810,8 @@ class Measurement:
     def _reset_peaks(self) -> None:
         reset_peak()
         if self.job.cell.device_kind != "cpu":
-            self._framework.reset_device_peak()
+            again = self._framework.reset_device_peak()
+            self.numerics["device_peak_since"] = AFTER_GATE if again else WHOLE_PROCESS
 
     def _note_peak(self) -> None:
         peak = peak_resident_bytes()
@@ -796,7 +821,8 @@ class Measurement:
     def note_memory(self, baseline: int | None) -> None:
         """The peak outside the equality gate, for the record."""
         self._note_peak()
-        peak = max(self._peaks, default=None)
+        # Where the kernel resets no peak, the host's would be the gate's as well.
+        peak = max(self._peaks, default=None) if baseline is not None else None
         on_device = self.job.cell.device_kind != "cpu"
         self.memory = replace(
             self.memory,

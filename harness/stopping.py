@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from harness.schema import Epoch
+from harness.workload import Scale
 
 DECLARED = "declared"
 TARGET = "target"
@@ -12,6 +13,12 @@ COST = "cost"
 STEPS = "steps"
 """What ended a training, as its record says it: every epoch that was asked for, the declared
 quality, the next tenth of a point that would have cost more than allowed, or a budget of steps."""
+
+
+def target(scale: Scale, quality: Mapping[str, float]) -> float | None:
+    """The quality that is enough: as declared, or that of a baseline beside it in the epoch's."""
+    return quality.get(scale.target_figure, scale.quality_target)
+
 
 _TENTHS = {"%": 0.001}
 

@@ -10,6 +10,7 @@ import pandas as pd
 from harness.cells import API_STYLES, AXES, BACKENDS, PHASES, PRECISIONS, SCALES
 from harness.columns import NUMBERS
 from harness.metrics import PRICED
+from harness.paths import LOST
 from harness.scaling import with_scaling
 from harness.units import digits
 
@@ -47,7 +48,7 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
         found = [_interval(values) for _, values in groups[metric]]
         for place, name in enumerate(ends):
             rows[name] = [pair[place] for pair in found]
-    for mark in ("contended", "throttled", "simulated", "altered", "extrapolated"):
+    for mark in ("contended", "throttled", "simulated", "slow_path", "altered", "extrapolated"):
         rows[mark] = groups[mark].any()
     rows.insert(0, "n", groups.size())
     rows = with_scaling(rows.reset_index())
@@ -110,6 +111,11 @@ def footnotes(rows: pd.DataFrame, *, shows_cost: bool) -> list[str]:
         notes.append(
             "# Several devices simulated on a processor that they share: whether it is right, not "
             "how fast several would be; these rows are not ranked."
+        )
+    if rows["slow_path"].any():
+        notes.append(
+            "? A fast path that this backend is expected to take on such a device was not taken; "
+            f"the row's settings name it (`{LOST}`)."
         )
     if rows["altered"].any():
         notes.append("! The row was changed after it was written.")

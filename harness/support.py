@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 from importlib.util import find_spec
 
-from harness import tpu, venvs
+from harness import drivers, nvml, tpu, venvs
+from harness.absence import Absence
 from harness.cells import Cell
 from harness.localdata import VARIABLE
 from harness.nvml import absence, divided, visible
@@ -117,12 +118,22 @@ def _unavailable(cell: Cell) -> str:
         absent = absence()
         if absent is None and (too_few := _too_few(visible(), cell.device_count)):
             return too_few
-        absent = absent or divided(cell.device_count)
+        absent = absent or divided(cell.device_count) or _driver(venvs.chosen(cell))
         return absent.told("no CUDA device") if absent else ""
     if cell.device_kind == "tpu":
-        absent = tpu.absence()
+        absent = tpu.absence() or drivers.tpu_absence(venvs.chosen(cell))
         return absent.told("no TPU") if absent else ""
     return ""
+
+
+@cache
+def _driver(environment: venvs.Venv | None) -> Absence | None:
+    """Whether NVIDIA's driver is too old for the backend of that environment."""
+    try:
+        found = nvml.device(nvml.used()[0]).driver
+    except OSError:
+        return None
+    return drivers.outdated(found, environment)
 
 
 def _too_few(there: int, wanted: int) -> str:

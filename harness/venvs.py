@@ -116,6 +116,13 @@ def contents(environment: Venv) -> dict[str, str]:
     return {canonicalize_name(package.name): package.version for package in every}
 
 
+def needed(environment: Venv, package: str) -> list[str]:
+    """What a package that is installed in it asks for, with its extras."""
+    folders = environment.folder.glob("lib/python*/site-packages")
+    every = distributions(path=[str(folder) for folder in folders], name=package)
+    return [text for found in every for text in found.requires or ()]
+
+
 def _for_cuda(environment: Venv) -> bool:
     return CELLS[environment.name].endswith("/gpu")
 

@@ -88,8 +88,12 @@ def measure(job: Job, pipe: TextIO) -> Report:
     measurement.watch.stop()
     others = [name for name in BACKENDS if name != job.cell.backend and name in sys.modules]
     measurement.numerics["other_frameworks_loaded"] = ", ".join(others) or "none"
-    if baseline is not None:
-        measurement.note_memory(baseline)
+    if framework is not None:
+        try:
+            measurement.note_memory(baseline)
+        except Exception as error:  # what was measured counts, whatever a lost device answers
+            if status == "ok":
+                status, reason = outcome(error, framework)
     if measurement.ranks is not None:
         measurement.ranks.close()
     return Report(

@@ -92,9 +92,11 @@ class Scale:
     data is its owner's alone; both have one architecture.
     `gate_rate` is the gate's learning rate as a share of the declared one: steps so long that the
     loss is no longer nearly linear along them would magnify rounding to a difference.
+    `written_out` are those of the workload's `fast_paths` that training does without on purpose.
     `parameters` counts what is trained. FLOPs are of one example, 2 per multiply-add, of matrix
     products and convolutions only; the workload's README derives them. Training stops after the
-    epoch that reaches `quality_target`.
+    epoch that reaches `quality_target`, or the figure of quality that `target_figure` names: that
+    of a baseline on the data at hand, where no target is published.
     """
 
     batch_size: int
@@ -119,6 +121,8 @@ class Scale:
     gate_scale: str = ""
     gate_rate: float = 1.0
     quality_target: float | None = None
+    target_figure: str = ""
+    written_out: tuple[str, ...] = ()
 
     def tolerance(self, precision: str) -> Tolerance:
         """The gate's; TensorFloat-32 rounds factors to the ten bits of float16."""

@@ -2,7 +2,7 @@
 
    The file is read at every call, so that a test can change it meanwhile. Its lines:
      NAME VALUE           an answer, such as `power_mw 650000`
-     NAME@DEVICE VALUE    the same of one device, for `reasons`
+     NAME@DEVICE VALUE    the same of one device, for `reasons` and `name`
      process PID BYTES    a process that computes; may stand there several times
      error FUNCTION CODE  that function fails, with an nvmlReturn_t
    Whatever is not in the file is NOT_SUPPORTED. Signatures and structures are those of nvml.h. */
@@ -128,8 +128,10 @@ nvmlReturn_t nvmlDeviceGetHandleByIndex_v2(unsigned int index, nvmlDevice_t *dev
 }
 
 nvmlReturn_t nvmlDeviceGetName(nvmlDevice_t device, char *to, unsigned int size) {
-  (void)device;
-  return words(__func__, "name", to, size);
+  char name[24];
+  snprintf(name, sizeof name, "name@%d", (int)(size_t)device - 1);
+  nvmlReturn_t code = words(__func__, name, to, size);
+  return code == NOT_SUPPORTED ? words(__func__, "name", to, size) : code;
 }
 
 nvmlReturn_t nvmlDeviceGetUUID(nvmlDevice_t device, char *to, unsigned int size) {

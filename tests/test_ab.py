@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from typer.testing import CliRunner
 
-from harness import ab, ab_command, accelerators, data, sides
+from harness import ab, ab_command, accelerators, data, runner, sides
 from harness.ab import Failure, Outcome, Pair, duel, measure_pair
 from harness.ab_command import Request
 from harness.cells import Cell, parse_cell
@@ -333,7 +333,7 @@ def test_a_regression_beyond_the_threshold_is_exit_status_1(
         return pair(*[ratio * math.exp(0.001 * (-1) ** number)] * 3)
 
     monkeypatch.setattr(ab_command, "measure_pair", met)
-    monkeypatch.setattr(ab_command.runner, "prepare_data", lambda cells, log: None)
+    monkeypatch.setattr(runner, "prepare_data", lambda cells, log: None)
     arguments = ["ab", "--env", "X=1", "--only", CELL.id, "--threshold", threshold]
     found = CliRunner().invoke(app, arguments)
     assert found.exit_code == status

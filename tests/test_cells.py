@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from harness import registry, tpu, venvs
+from harness import drivers, registry, tpu, venvs
 from harness import support as support_module
 from harness.absence import Absence
 from harness.cells import API_STYLES, AXES, BACKENDS, Cell, all_cells, parse_cell, select
@@ -246,9 +246,13 @@ def test_a_device_makes_its_cells_run(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(support_module, "absence", lambda: None)
     monkeypatch.setattr(tpu, "absence", lambda: None)
     monkeypatch.setattr(support_module, "visible", lambda: 1)
+    monkeypatch.setattr(drivers, "tpu_absence", lambda environment: None)
     for device in ("gpu", "tpu"):
         found = support(cell(f"bert/smoke/train/jax/float32/functional/{device}"))
         assert found == Support("supported")
+    monkeypatch.setattr(drivers, "tpu_absence", lambda environment: ABSENCE)
+    other = support(cell("bert/smoke/train/jax/float32/functional/tpu"))
+    assert other == Support("unavailable", f"no TPU: {WHY}")
     two = support(cell("bert/smoke/train/jax/float32/functional/gpu-x2"))
     assert two == Support("unavailable", "1 CUDA device of 2 that the cell asks for")
 

@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
+from hashlib import sha256
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
 from harness import data, stages
 from harness.cells import BACKENDS, Cell
-from harness.environment import worker_environment
+from harness.environment import recorded_variables, worker_environment
 from harness.registry import workload
 from harness.schema import Protocol
 from harness.stages import Job, Measurement
 from tests.workers import GATE_ONLY, run
+
+ROOT = Path(__file__).parents[1]
+UUID = "8f2c1d2e-0000-1111-2222-333344445555"
 
 
 def cell(backend: str, device: str) -> Cell:
@@ -23,8 +31,15 @@ def cell(backend: str, device: str) -> Cell:
 @pytest.mark.parametrize(
     ("backend", "device"), [*((backend, "gpu") for backend in BACKENDS), ("jax", "tpu")]
 )
-def test_a_worker_never_falls_back_to_the_processor(backend: str, device: str) -> None:
-    """A framework that sees no accelerator would train on the processor without a word."""
+def test_a_worker_never_falls_back_to_the_processor(
+    backend: str, device: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A framework that sees no accelerator would train on the processor without a word.
+
+    Any that is here is hidden from it.
+    """
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    monkeypatch.setenv("JAX_PLATFORMS", "cpu")
     data.fetch(workload("lstm_eta"), "smoke")
     ended = run(cell(backend, device), GATE_ONLY)
     assert ended.status == "unavailable", (ended.reason, ended.log_tail)
@@ -52,3 +67,94 @@ def test_the_allocators_peak_is_of_accelerators_alone(
     measurement.note_memory(1000)
     assert measurement.memory.device_peak_bytes == peak
     assert measurement.memory.host_baseline_bytes == 1000
+
+
+def test_a_peak_that_cannot_be_reset_is_recorded_as_that_of_the_whole_process(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And without a host's peak that can be reset, the accelerator's is still told."""
+    for again, since in ((True, "the equality gate"), (False, "the start of the process")):
+        framework = SimpleNamespace(
+            device_peak_bytes=lambda: 123, reset_device_peak=lambda of=again: of
+        )
+        monkeypatch.setattr(stages, "backend", lambda name, of=framework: of)
+        chosen = Job(cell("torch", "gpu"), 1, Protocol())
+        measurement = Measurement(chosen, workload("lstm_eta"), lambda stage: None)
+        measurement._reset_peaks()
+        assert measurement.numerics["device_peak_since"] == since
+        measurement.note_memory(None)
+        assert measurement.memory.device_peak_bytes == 123
+        assert measurement.memory.host_peak_bytes is None
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_what_a_gpus_frameworks_raise_without_memory_is_out_of_memory(backend: str) -> None:
+    """Of the real classes, in a process that has them; other errors of the same classes are not."""
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.memory_child", backend],
+        cwd=ROOT,
+        env=worker_environment(backend=backend, device="cpu"),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert {what: not what.startswith("other") for what in found} == found
+
+
+# What a worker is shown
+
+
+def test_a_cell_sees_its_own_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A framework opens a context on all that it sees, and takes memory there."""
+
+    def seen(device: str) -> str:
+        return worker_environment(backend="jax", device=device)["CUDA_VISIBLE_DEVICES"]
+
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    assert [seen("gpu"), seen("gpu-x2"), seen("tpu")] == ["0", "0,1", "-1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "3, 1,2")
+    assert [seen("gpu"), seen("gpu-x2")] == ["3", "3,1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
+    assert seen("gpu") == "-1"
+
+
+def test_jax_is_kept_off_the_gpu_of_another_backend(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keras imports it on the side."""
+    monkeypatch.delenv("JAX_PLATFORMS", raising=False)
+    platforms = {
+        backend: worker_environment(backend=backend, device="gpu").get("JAX_PLATFORMS")
+        for backend in BACKENDS
+    }
+    assert platforms == {"tensorflow": "cpu", "jax": None, "torch": "cpu"}
+
+
+@pytest.mark.parametrize(
+    ("value", "recorded"),
+    [
+        ("0,1", "0,1"),
+        ("-1", "-1"),
+        (f"1, GPU-{UUID}", f"1,GPU-{sha256(f'GPU-{UUID}'.encode()).hexdigest()[:16]}"),
+        (f"MIG-{UUID}", f"MIG-{sha256(f'MIG-{UUID}'.encode()).hexdigest()[:16]}"),
+        ("GPU-8f2c", "GPU-shortened"),
+    ],
+)
+def test_no_devices_identifier_is_recorded(
+    value: str, recorded: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", value)
+    assert recorded_variables()["CUDA_VISIBLE_DEVICES"] == recorded
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "PYTORCH_CUDA_ALLOC_CONF", "PYTORCH_ALLOC_CONF", "TF_GPU_ALLOCATOR",
+        "XLA_PYTHON_CLIENT_ALLOCATOR", "XLA_PYTHON_CLIENT_MEM_FRACTION",
+    ],
+)  # fmt: skip
+def test_the_mode_of_the_allocator_is_recorded(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(name, "a_mode")
+    assert recorded_variables()[name] == "a_mode"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from harness import fitness, fitness_devices, tpu
+from harness import device_checks, drivers, fitness, fitness_devices, tpu, venvs
 from harness.absence import Absence
 from harness.cli import app
 from harness.errors import UsageError
@@ -61,15 +61,20 @@ def test_the_libtpu_that_jax_names_is_read_from_its_own_requirements() -> None:
     ],
 )
 def test_libtpu_has_to_be_the_one_that_jax_names(
-    monkeypatch: pytest.MonkeyPatch, packages: dict[str, str], fit: bool, found: str
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    packages: dict[str, str],
+    fit: bool,
+    found: str,
 ) -> None:
     def requires(name: str) -> list[str]:
         if name not in packages:
             raise PackageNotFoundError(name)
         return ['libtpu==0.0.42.*; extra == "tpu"']
 
+    monkeypatch.setenv("EPOCHMARK_CACHE", str(tmp_path))
     monkeypatch.setattr(tpu, "requires", requires)
-    monkeypatch.setattr(fitness_devices, "installed", packages.get)
+    monkeypatch.setattr(drivers, "installed", packages.get)
     monkeypatch.setattr(tpu, "device_files", lambda: ["/dev/accel0"])
     monkeypatch.setattr(tpu, "absence", lambda: None)
     examined = fitness_devices.examine("tpu")
@@ -77,7 +82,45 @@ def test_libtpu_has_to_be_the_one_that_jax_names(
     assert (there.fit, there.found) == (True, "/dev/accel0")
     assert (libtpu.fit, libtpu.found) == (fit, found)
     assert examined.status == ("available" if fit else "unavailable")
-    assert libtpu.remedy.startswith("install jax[tpu]")
+    assert libtpu.remedy.endswith("epochmark env create tpu-jax")
+
+
+@pytest.mark.parametrize(
+    ("package", "version", "found"),
+    [
+        ("libtpu", "0.0.42.1", "0.0.42.1"),
+        ("libtpu", "0.0.41", "0.0.41"),
+        ("other", "1", "not installed"),
+    ],
+)
+def test_the_libtpu_of_the_environment_that_was_made_is_what_counts(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, version: str, found: str
+) -> None:
+    """A night makes it one step before; whatever this environment has, cells run in that one."""
+    monkeypatch.setenv("EPOCHMARK_CACHE", str(tmp_path))
+    monkeypatch.setattr(drivers, "installed", {"jax": "9", "libtpu": "9"}.get)
+    made = venvs.Venv("tpu-jax")
+    needs = 'Requires-Dist: libtpu==0.0.42.*; extra == "tpu"\n'
+    for name, at, more in (("jax", "0.10.2", needs), (package, version, "")):
+        info = made.folder / "lib/python3.11/site-packages" / f"{name}-{at}.dist-info"
+        info.mkdir(parents=True)
+        text = f"Metadata-Version: 2.1\nName: {name}\nVersion: {at}\n{more}"
+        (info / "METADATA").write_text(text)
+    libtpu = fitness_devices.examine("tpu").needed[1]
+    fit = found.startswith("0.0.42.")
+    assert (libtpu.name, libtpu.found, libtpu.fit) == ("tpu-jax: libtpu", found, fit)
+    assert libtpu.yardstick == "==0.0.42.*, which jax 0.10.2 names"
+    absent = drivers.tpu_absence(made)
+    drivers.tpu_absence.cache_clear()
+    if fit:
+        assert absent is None
+        return
+    assert absent is not None
+    there = "no libtpu" if found == "not installed" else f"libtpu {found}"
+    assert absent.told("no TPU") == (
+        f"no TPU: {there}, and jax 0.10.2 names ==0.0.42.*; "
+        "make the environment that has both: epochmark env create tpu-jax"
+    )
 
 
 @pytest.fixture
@@ -85,6 +128,7 @@ def _asked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fitness, "checks", list)
     monkeypatch.setattr(fitness, "render", lambda found, say: None)
     monkeypatch.setattr(fitness_devices, "examine", lambda device: FOUND)
+    monkeypatch.setattr(device_checks, "shown", lambda device: iter(()))
 
 
 @pytest.mark.usefixtures("_asked")

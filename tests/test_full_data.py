@@ -6,9 +6,13 @@ And bad files: each ends in one sentence that names the file and what was expect
 from __future__ import annotations
 
 import io
+import json
 import pickle
 import re
+import subprocess
+import sys
 from collections.abc import Callable, Iterable, Mapping
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness import data
+from harness.environment import worker_environment
 from harness.errors import DataError
 from harness.localdata import LocalFolder
 from harness.workload import Array, Optimizer, Scale, Workload
@@ -590,6 +595,32 @@ def test_numbers_of_records_are_read_to_the_last_bit(tmp_path: Path) -> None:
     assert [picture.label for picture in found] == [0, 127, 128, 999]
     for picture in found:
         assert path.read_bytes()[picture.begin : picture.begin + picture.size] == content
+
+
+@pytest.mark.frameworks
+def test_records_of_tensorflows_own_writer_are_read_as_tensorflow_reads_them(root: Path) -> None:
+    folder, version = imagenet_folder(root), root / "imagenet2012" / "5.1.0"
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.tfrecord_child", str(folder), str(version)],
+        env=worker_environment(backend="tensorflow", device="cpu"),
+        cwd=Path(__file__).parents[1],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    read = json.loads(done.stdout.splitlines()[-1])
+    assert sorted(len(pictures) for pictures in read.values()) == [2, 2, 3]
+    for name, pictures in read.items():
+        content = (version / name).read_bytes()
+        assert pictures == [
+            [picture.label, sha256(content[picture.begin :][: picture.size]).hexdigest()]
+            for picture in tfrecords.pictures(version / name)
+        ]
+    arrays = imagenet.prepare(imagenet.decode_records(root / "imagenet2012"), IMAGENET)
+    whole = imagenet.prepare(imagenet.decode_folder(folder), IMAGENET)
+    assert arrays["train_labels"].tolist() == whole["train_labels"].tolist()
+    assert imagenet.test_inputs(arrays, 0, 2).tolist() == imagenet.test_inputs(whole, 0, 2).tolist()
 
 
 # SST-2

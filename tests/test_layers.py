@@ -17,7 +17,9 @@ ROOT = Path(__file__).parents[1]
 LAYERS = ("harness", "workloads", "suites")
 BACKENDS = ("tensorflow", "jax", "torch")
 # Beside backends and models, what runs inside a worker.
-ASK_KERAS = ("harness/stages.py", "harness/weights.py", "harness/peak_child.py")
+ASK_KERAS = (
+    "harness/stages.py", "harness/weights.py", "harness/peak_child.py", "harness/device_child.py",
+)  # fmt: skip
 FRAMEWORKS = {"keras", "tensorflow", "torch", "jax", "jaxlib"}
 FILES = {
     path.relative_to(ROOT).as_posix(): ast.parse(path.read_text(encoding="utf-8"))

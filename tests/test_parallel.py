@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from harness import data
+from harness import data, venvs
+from harness import support as support_module
 from harness.cells import BACKENDS, Cell
 from harness.metrics import derive
 from harness.plans import PLANS, planned
@@ -67,9 +68,15 @@ def test_what_ties_a_cell_to_one_device(changes: dict[str, str], said: str) -> N
     assert found.reason.startswith(said)
 
 
-def test_more_gpus_than_there_are_is_unavailable() -> None:
+def test_more_gpus_than_there_are_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a machine with one, whatever this one has."""
+    monkeypatch.setattr(venvs, "chosen", lambda cell: None)
+    monkeypatch.setattr(support_module, "_installed", lambda module: True)
+    monkeypatch.setattr(support_module, "absence", lambda: None)
+    monkeypatch.setattr(support_module, "visible", lambda: 1)
     found = support(replace(CELL, device="gpu-x2"))
     assert found.status == "unavailable"
+    assert found.reason.startswith("1 CUDA device of 2 that the cell asks for")
 
 
 @pytest.mark.parametrize("plan", PLANS)

@@ -9,8 +9,8 @@ import pytest
 
 from harness import data
 from harness.cache import cache_folder
-from harness.cells import BACKENDS, Cell
-from harness.paths import FUSED, PLAIN, taken
+from harness.cells import BACKENDS, DEVICE_KINDS, Cell
+from harness.paths import COMPILED, EAGER, EXPECTED, FUSED, LOST, PLAIN, execution, lost, taken
 from harness.registry import workload
 from tests.workers import (
     GATE_CELLS,
@@ -23,7 +23,7 @@ from tests.workers import (
 
 # What a CPU takes with the pinned versions. A change here is a change of what is measured: it
 # belongs in the changelog, with the figures before and after.
-EXPECTED: Mapping[tuple[str, str], str] = {
+ON_A_CPU: Mapping[tuple[str, str], str] = {
     ("attention", "tensorflow"): PLAIN["attention"],
     ("attention", "jax"): PLAIN["attention"],
     ("attention", "torch"): "fused: aten::_scaled_dot_product_flash_attention_for_cpu",
@@ -45,6 +45,70 @@ def test_a_fused_operation_is_named_and_without_one_the_slow_form_is(
     assert taken([], backend, others) == {}
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("kind", list(FUSED))
+@pytest.mark.parametrize("device", DEVICE_KINDS)
+def test_an_expected_kernel_that_was_not_taken_is_lost(
+    kind: str, backend: str, device: str
+) -> None:
+    fused = FUSED[kind][backend][0]
+    expected = (kind, backend, device) in EXPECTED
+    assert lost(taken([kind], backend, {"aten::mm"}), [kind], backend, device) == [kind] * expected
+    assert lost(taken([kind], backend, {fused}), [kind], backend, device) == []
+    assert lost(taken([kind], backend, {"aten::mm"}), [], backend, device) == [], "on purpose"
+
+
+def test_expected_are_the_fused_lstm_of_every_gpu_and_torchs_attention() -> None:
+    assert {(kind, device) for kind, _, device in EXPECTED} == {
+        ("lstm", "gpu"), ("attention", "gpu"), ("attention", "cpu")
+    }  # fmt: skip
+    assert {backend for kind, backend, _ in EXPECTED if kind == "lstm"} == set(BACKENDS)
+
+
+def test_what_expected_says_of_a_cpu_is_what_is_seen_there() -> None:
+    fused = {pair for pair, found in ON_A_CPU.items() if found != PLAIN[pair[0]]}
+    assert {(kind, backend) for kind, backend, device in EXPECTED if device == "cpu"} == fused
+
+
+def test_a_step_that_runs_python_is_eager_whatever_was_declared() -> None:
+    eager = {"execution": EAGER, "jit_compile": "False"}
+    xla = {"execution": "xla", "jit_compile": "True"}
+    assert execution(xla, python_ran=True) == execution(eager, python_ran=True) == eager
+    assert execution(xla, python_ran=False) == xla
+    assert execution(eager, python_ran=False) == {**eager, "execution": "compiled"}
+    assert [lost(eager, [], backend, "gpu") for backend in BACKENDS] == [
+        ["execution"] if backend in COMPILED else [] for backend in BACKENDS
+    ]
+
+
+EXECUTION = {
+    "tensorflow": ("tf.function graph", "False"),
+    "jax": ("xla", "True"),
+    "torch": ("eager", "False"),
+}
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("cell", GATE_CELLS, ids=lambda cell: cell.id)
+def test_the_real_cells_are_executed_as_is_expected(cell: Cell) -> None:
+    found = gate_of(cell)
+    assert found.report is not None, found.reason
+    numerics = found.report.numerics
+    assert (numerics["execution"], numerics["jit_compile"]) == EXECUTION[cell.backend]
+    assert LOST not in numerics
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("backend", COMPILED)
+def test_a_step_that_is_not_compiled_is_seen(
+    backend: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same mathematics, so the gate passes."""
+    found = planted("EAGER", "lstm_eta", backend, tmp_path, monkeypatch)
+    assert (found["execution"], found["jit_compile"]) == ("eager", "False")
+    assert found[LOST] == "execution"
+
+
 @pytest.mark.frameworks
 @pytest.mark.parametrize(
     "cell",
@@ -55,7 +119,7 @@ def test_the_real_cells_take_the_kernels_that_are_expected(cell: Cell) -> None:
     found = gate_of(cell)
     assert found.report is not None, found.reason
     for kind in workload(cell.workload).fast_paths:
-        assert found.report.numerics[kind] == EXPECTED[kind, cell.backend]
+        assert found.report.numerics[kind] == ON_A_CPU[kind, cell.backend]
 
 
 @pytest.mark.frameworks
@@ -63,13 +127,22 @@ def test_attention_that_is_written_out_is_seen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same mathematics, so the gate passes: the kernel alone tells."""
-    loaded = data.fetch(workload("bert"), "smoke")
-    show_workers_the_planted_workloads(monkeypatch, tmp_path)
-    plant = planted_workload("wrong:ATTENTION")
+    found = planted("ATTENTION", "bert", "torch", tmp_path, monkeypatch)
+    assert found["attention"] == PLAIN["attention"]
+    assert found[LOST] == "attention"
+    assert ON_A_CPU["attention", "torch"] != PLAIN["attention"]
+
+
+def planted(
+    name: str, real: str, backend: str, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> Mapping[str, str]:
+    """The settings in the record of a workload with a plant, whose gate passes."""
+    loaded = data.fetch(workload(real), "smoke")
+    show_workers_the_planted_workloads(monkeypatch, cache)
+    plant = planted_workload(f"wrong:{name}")
     data._save(loaded, cache_folder() / data._cache_name(plant, "smoke"))
-    cell = Cell(plant.name, "smoke", "train", "torch", "float32", "functional", "cpu")
+    cell = Cell(plant.name, "smoke", "train", backend, "float32", "functional", "cpu")
     found = run(cell, GATE_ONLY)
     assert (found.status, found.reason) == ("ok", "")
     assert found.report is not None
-    assert found.report.numerics["attention"] == PLAIN["attention"]
-    assert EXPECTED["attention", "torch"] != PLAIN["attention"]
+    return found.report.numerics

@@ -17,6 +17,7 @@ from harness.clock import now
 from harness.metrics import derive
 from harness.registry import workload
 from harness.schema import Protocol
+from harness.stopping import TARGET
 from tests.records import make_run
 from tests.workers import (
     GATE_CELLS,
@@ -72,6 +73,18 @@ def test_a_step_budget_trains_a_part_of_an_epoch_and_says_so() -> None:
     (epoch,) = found.report.samples.epochs
     assert (epoch.steps, epoch.epoch_steps) == (1, 2)
     assert (epoch.quality, epoch.evaluation_s) == ({}, None), "so little training has no quality"
+
+
+@pytest.mark.usefixtures("planted_data")
+@pytest.mark.parametrize(("plant", "epochs"), [("target", 2), ("baseline", 3)])
+def test_a_training_stops_after_the_epoch_that_reaches_its_target(plant: str, epochs: int) -> None:
+    """Quality is 1, 2, 3 and so on; of five epochs, 2 are enough, or a baseline's 3."""
+    found = ended(plant)
+    assert (found.status, found.reason) == ("ok", "")
+    assert found.report is not None
+    samples = found.report.samples
+    assert samples.train_outcome == TARGET
+    assert [epoch.quality["mean"] for epoch in samples.epochs] == list(range(1, epochs + 1))
 
 
 @pytest.mark.usefixtures("planted_data")

@@ -18,8 +18,8 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from harness import data, preflight, preflight_command
-from harness.backends.ahead import Figures
+from harness import data, preflight, preflight_command, probes
+from harness.backends.ahead import Figures, decisive, program_digest
 from harness.cache import cache_folder
 from harness.cells import PRECISIONS, Cell
 from harness.cli import app
@@ -35,6 +35,7 @@ from harness.preflight import (
     Stamp,
     barred,
     cells_of,
+    forecast,
     judged,
     largest_batch,
     name_of,
@@ -324,6 +325,48 @@ def test_a_commit_finds_a_figure_once(
             found = plan.figures(cell("lstm_eta", backend), batch_size)
         assert found == Figures("p", peak_bytes=batch_size)
     assert len(asked) == (1 if same else 2)
+
+
+DECISIVE = [
+    pytest.param(backend, device, package, id=f"{backend}-{device}-{package}")
+    for backend, device in (("jax", "cuda-a100"), ("jax", "tpu-v4"), ("torch", "cuda-a100"))
+    for package in decisive(backend, target(device).device)
+]
+
+
+@pytest.mark.parametrize(("backend", "device", "package"), DECISIVE)
+def test_a_change_of_a_package_that_decides_changes_every_key_and_is_recorded(
+    backend: str, device: str, package: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What one compiler planned is not told as what another one would; both are known by name."""
+    monkeypatch.setenv("EPOCHMARK_CACHE", str(tmp_path))
+    monkeypatch.setattr(preflight, "_missing", lambda *_: "")
+    monkeypatch.setattr(preflight.Planner, "_asked", lambda *_: Figures(next(asked), 1, 1, 1))
+    chosen, of, asked = cell("lstm_eta", backend), target(device), iter("abc")
+    chosen = replace(chosen, device=of.device)
+    programs, digests = [], set()
+    for version in ("1", "2"):
+        monkeypatch.setattr(
+            probes, "installed", lambda name, of=version: of if name == package else "1"
+        )
+        stamp = replace(STAMP, suite_commit="abc", packages=probes.package_versions())
+        digests.add(program_digest("step", of, stamp.packages, backend=backend, optimised=False))
+        with planner(of, stamp, optimised=False) as plan:
+            one = forecast(chosen, of, 8, plan, stamp, optimised=False)
+        programs.append(one.program)
+        assert one.packages is not None
+        assert one.packages[package] == version
+        assert one.packages.keys() == set(decisive(backend, of.device))
+    assert programs == ["a", "b"], "asked anew"
+    assert len(digests) == 2
+
+
+def test_the_compiler_for_gpus_is_the_plugin_and_what_it_calls() -> None:
+    """XLA, its runtime, the assembler ptxas and the library of device functions."""
+    assert set(decisive("jax", "gpu")) == {
+        "keras", "jax", "jaxlib",
+        "jax-cuda13-plugin", "jax-cuda13-pjrt", "nvidia-cuda-nvcc", "nvidia-nvvm",
+    }  # fmt: skip
 
 
 # The largest batch

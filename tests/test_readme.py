@@ -9,8 +9,10 @@ from types import ModuleType
 
 import pytest
 
-from harness import readme
+from harness import readme, workload_figures
+from harness.cells import BACKENDS
 from harness.metrics import METRICS
+from harness.registry import workload, workloads
 from tests.pictures import SHOWN
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -26,9 +28,34 @@ def ci() -> ModuleType:
     return module
 
 
-def test_the_generated_blocks_are_what_the_results_and_metrics_say() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+@pytest.mark.parametrize("path", readme.files(), ids=lambda path: path.parent.name)
+def test_the_generated_blocks_are_what_the_results_and_metrics_say(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
     assert text == readme.rewritten(text, ROOT / "results"), "stale: run `make readme`"
+
+
+@pytest.mark.parametrize("name", workloads())
+def test_every_workloads_readme_has_its_speed_its_spread_and_its_bounds(name: str) -> None:
+    text = (ROOT / "workloads" / name / "README.md").read_text(encoding="utf-8")
+    blocks = {found.group(2): found for found in readme.BLOCK.finditer(text)}
+    assert set(blocks) == {"standard", "seeds"}
+    for found in blocks.values():
+        assert found.group(3).startswith(f"{name}:")
+    speed = blocks["standard"].group(0)
+    assert all(f"| {name} | {backend} | ok" in speed for backend in BACKENDS)
+    assert all(title in speed for title in ("examples/s", "MFU", "peak host memory", "accepted"))
+    declared = workload(name)
+    factor = 100 if declared.quality_unit == "%" else 1
+    for scale in ("smoke", "standard"):
+        ends = (rf"{factor * end:g}(\.0)?" for end in declared.scales[scale].quality_bounds)
+        accepted = rf"\| accepted \| {' to '.join(ends)} {declared.quality_unit} \|"
+        assert re.search(accepted, text), f"{scale} accepts what the README does not say"
+
+
+def test_a_cell_that_never_ended_ok_has_a_row_without_figures() -> None:
+    made = workload_figures.seeds("recommender:20261123T010709Z-b60813", ROOT / "results")
+    assert "| tensorflow, mixed_bfloat16 | 0 | 0 | - | - | - |" in made
+    assert "| torch, float32 | 4 | 1 | 58.4 % | 0.0 % | 58.4 % to 58.4 % |" in made
 
 
 def test_a_stale_block_is_noticed() -> None:
@@ -47,7 +74,8 @@ def test_the_results_table_has_the_twelve_cells_of_the_quick_plan() -> None:
 
 
 def test_ci_runs_every_command_of_the_readme(ci: ModuleType) -> None:
-    found = ci.commands((ROOT / "README.md").read_text(encoding="utf-8"))
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    found = [command.line for command in ci.commands(text)]
     assert "make bench" in found
     assert any(line.startswith("asv run") for line in found)
     assert not any(line.startswith(("git clone", "cd ", "make test")) for line in found)
@@ -55,7 +83,52 @@ def test_ci_runs_every_command_of_the_readme(ci: ModuleType) -> None:
 
 
 def test_a_comment_behind_a_command_is_cut_off(ci: ModuleType) -> None:
-    assert ci.commands("```sh\nmake bench  # twelve cells\n```\n") == ["make bench"]
+    (found,) = ci.commands("```sh\nmake bench  # twelve cells\n```\n")
+    assert found.line == "make bench"
+
+
+PAGE = ROOT / "docs" / "first-day-on-a-gpu.md"
+
+
+def test_the_first_day_has_ten_steps_and_all_backends() -> None:
+    text = PAGE.read_text(encoding="utf-8")
+    assert re.findall(r"^(\d+)\. ", text, re.MULTILINE) == [str(n) for n in range(1, 11)]
+    assert text.count("```sh\n") == 10
+    assert {"cuda-jax", "cuda-tensorflow", "cuda-torch"} <= set(re.findall(r"cuda-\w+", text))
+
+
+def test_ci_runs_the_commands_of_the_first_day_and_knows_what_they_say(ci: ModuleType) -> None:
+    """Those of a GPU end with a sentence; none writes over a file that is committed."""
+    found = ci.commands(PAGE.read_text(encoding="utf-8"), ci.SKIPPED["docs/first-day-on-a-gpu.md"])
+    says = {command.line.split("'")[0].strip(): command.says for command in found}
+    driver = "no CUDA device: no NVIDIA driver"
+    assert says == {
+        "epochmark env list": "",
+        "epochmark doctor --device gpu": "gpu: unavailable. GPU: no NVIDIA driver",
+        "epochmark list --only": f"unavailable: {driver}",
+        "epochmark preflight --device cuda-l4 --scale standard --only": "",
+        "epochmark run --only": driver,
+        "epochmark run --plan standard --only": driver,
+        "epochmark show": "",
+    }
+    (planned,) = [command.line for command in found if "preflight" in command.line]
+    assert planned.endswith("--results mine")
+
+
+@pytest.mark.parametrize(
+    ("line", "says", "status"),
+    [
+        ("echo one; echo two >&2", "one two", 0),
+        ("echo one", "three", 1),
+        ("exit 7", "", 7),
+        ("echo one; exit 7", "one", 7),
+        ("true", "", 0),
+    ],
+)
+def test_a_command_that_does_not_say_what_its_page_tells_fails(
+    ci: ModuleType, line: str, says: str, status: int
+) -> None:
+    assert ci.run(ci.Command(line, says)) == status
 
 
 def test_every_picture_is_there_is_small_and_is_told_in_words() -> None:

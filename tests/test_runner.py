@@ -18,6 +18,7 @@ from harness.absence import Absence
 from harness.cells import Cell, parse_cell
 from harness.child import Ended
 from harness.errors import DataError, ResultsError, UsageError
+from harness.peak import documented
 from harness.plans import planned
 from harness.probes import CpuReading, contention
 from harness.registry import workload, workloads
@@ -25,6 +26,7 @@ from harness.runner import Planned, Progress, order
 from harness.schema import Block, Contention, Epoch, Gate, Memory, Protocol, Report, Samples
 from harness.stages import Job
 from harness.store import SessionWriter, read_file
+from harness.support import Support
 from harness.workload import Workload
 from tests.records import ENVIRONMENT, PRICE, make_run, write_session
 
@@ -155,6 +157,24 @@ def test_a_run_is_recorded_with_what_its_worker_measured(worker: Worker) -> None
     assert run.replay == f"epochmark run --only {JAX}"
     assert run.workload_version == workload("bert").version
     assert run.quality_metric == "accuracy"
+
+
+def test_a_baseline_on_the_data_at_hand_becomes_the_target_of_the_record(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPOCHMARK_DATA", "data")
+    full = JAX.replace("bert/smoke", "lstm_eta/full")
+    epochs = tuple(
+        Epoch(30, 1.5, 0.25, 0.5, {"mae_minutes": mae, "distance_mae_minutes": 4.0})
+        for mae in (4.5, 3.5)
+    )
+    report = replace(REPORT, samples=replace(REPORT.samples, epochs=epochs))
+    worker.answers[full] = Ended(report, "ok", "", "", 1.0)
+    ran, *others = read_file(new([full, JAX, full.replace("train", "infer")])).runs
+    by_cell = {run.cell: run for run in (ran, *others)}
+    assert by_cell[full].quality_target == 4.0
+    assert by_cell[full].metrics["time_to_quality_s"] == 2 * (1.5 + 0.25)
+    assert by_cell[JAX].quality_target is None
 
 
 def test_replicates_have_seeds_of_their_own_and_the_same_ones_in_every_cell(
@@ -563,6 +583,25 @@ def test_the_arguments_reach_the_session(worker: Worker, epochmark: Epochmark) -
     assert {job.protocol.timeout_s for job in worker.jobs} == {77.0}
 
 
+@pytest.mark.parametrize(("given", "limit_s"), [((), 21_600.0), (("--timeout", "3600"), 3600.0)])
+def test_the_standard_cells_have_time_enough_unless_a_limit_is_given(
+    worker: Worker, epochmark: Epochmark, given: Sequence[str], limit_s: float
+) -> None:
+    """They take up to 970 s for eight steps on two cores; each record says its own limit."""
+    said = epochmark(
+        "run", "--only", "*/standard/train/*/float32/functional/cpu", "--only", JAX,
+        "--steps", "4", *given,
+    )  # fmt: skip
+    assert said.status == 0
+    (path,) = Path("results").glob("runs/laptop/*.jsonl")
+    stored = read_file(path)
+    assert stored.session.protocol.timeout_s == (limit_s if given else 0.0)
+    assert len(stored.runs) == 13
+    for run, job in zip(stored.runs, worker.jobs, strict=True):
+        expected = limit_s if given or "/standard/" in run.cell else 300.0
+        assert run.protocol.timeout_s == job.protocol.timeout_s == expected
+
+
 def test_failures_are_counted_and_only_strict_minds(worker: Worker, epochmark: Epochmark) -> None:
     worker.answers[TORCH] = Ended(None, "oom", "killed", "", 0.0)
     arguments = ("run", "--only", JAX, "--only", TORCH)
@@ -816,3 +855,22 @@ def test_a_machine_without_a_home_folder_keeps_the_slashes_of_a_text(
     """Containers often set HOME to the root folder."""
     monkeypatch.setenv("HOME", "/")
     assert child.without_paths("bert/smoke in /a/b/c.py") == "bert/smoke in c.py"
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [("TPU v5 lite", "TPU v5 lite"), ("TPU v9", None), (None, None)]
+)
+def test_the_peak_of_a_tpu_is_that_of_the_one_that_the_worker_held(
+    worker: Worker, monkeypatch: pytest.MonkeyPatch, kind: str | None, name: str | None
+) -> None:
+    """Only it can say which; one that nobody has documented has none."""
+    monkeypatch.setattr(runner, "support", lambda cell: Support("supported"))
+    chosen = replace(cell(JAX), device="tpu", precision="mixed_bfloat16")
+    numerics = {"device_kind": kind} if kind else {}
+    worker.answers[chosen.id] = Ended(replace(REPORT, numerics=numerics), "ok", "", "", 1.0)
+    session = runner.new_session(
+        [chosen], plan="", only=(), replicates=1, order_seed=1, protocol=Protocol()
+    )
+    run = runner.execute(session, Planned(0, chosen, 0), runner.Extras())
+    assert run.peak == (documented(name, "mixed_bfloat16") if name else None)
+    assert ("mfu" in run.metrics) == bool(name)

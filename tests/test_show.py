@@ -17,6 +17,8 @@ from harness import units
 from harness.errors import UsageError
 from harness.export import export
 from harness.metrics import METRICS
+from harness.paths import LOST
+from harness.run_command import outcome
 from harness.schema import Block, Contention, Epoch, Run, Samples
 from harness.show import markdown, show
 from harness.summary import NO_PRICE, summary
@@ -53,6 +55,19 @@ COST = (
     "on-demand, 0.403216 USD/h (2026-08-03, source a price list). It is not the price of the "
     "machine that was measured."
 )
+
+
+def test_a_row_that_lost_an_expected_fast_path_says_so_wherever_it_is_read() -> None:
+    lost = make_run(cell=cell(backend="torch"), numerics={LOST: "lstm"})
+    found = frame(lost, make_run(cell=cell()))
+    assert [row["slow_path"] for row in json.loads(show(found, output="json"))] == [False, True]
+    text = show(found, output="table")
+    assert " ok ? " in text
+    assert (
+        "? A fast path that this backend is expected to take on such a device was not taken" in text
+    )
+    assert outcome(lost).endswith(" (without its fast path: lstm)")
+    assert "fast path" not in outcome(make_run(cell=cell()))
 
 
 def test_the_table_in_full() -> None:

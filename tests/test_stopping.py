@@ -73,6 +73,7 @@ CELL = Cell("recommender", "smoke", "train", "torch", "float32", "custom_loop", 
 @pytest.mark.parametrize(
     ("protocol", "outcome", "count"),
     [
+        (Protocol(train_steps=3, pipeline="tf_data"), STEPS, 1),
         (Protocol(epochs=3), DECLARED, 3),
         (Protocol(epochs=5, stop_s_per_tenth=1e-6), COST, 2),
         (Protocol(train_steps=3), STEPS, 1),
@@ -88,3 +89,12 @@ def test_a_real_training_ends_as_its_record_says(
         outcome,
         count,
     )
+    numerics = ended.report.numerics
+    assert numerics["input_pipeline"] == (protocol.pipeline or "pydataset")
+    if protocol.train_steps:
+        losses.append(ended.report.samples.epochs[0].loss)
+        assert losses == losses[:1] * len(losses), "the same batches in the same order"
+
+
+losses: list[float] = []
+"""Of three steps, through each pipeline."""

@@ -9,8 +9,10 @@ from __future__ import annotations
 import csv
 import io
 import json
+import subprocess
+import sys
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, requires
 from pathlib import Path
@@ -38,6 +40,7 @@ BACKEND_PACKAGES = {
     "jax": {"jax"},
     "torch": {"torch"},
 }
+CUDA = ("nvidia-", "cuda-")
 CELL = Cell("lstm_eta", "smoke", "train", "jax", "float32", "functional", "cpu")
 
 
@@ -132,8 +135,24 @@ def test_a_lock_names_all_that_its_packages_need(name: str) -> None:
         except PackageNotFoundError:
             assert package in {"jax-cuda13-plugin", "jax-cuda13-pjrt", "libtpu"}
             continue
-        plain = [r for r in needed if not r.marker or r.marker.evaluate({"extra": ""})]
-        assert {canonicalize_name(r.name) for r in plain} - found == set(), package
+        assert plainly(needed) - found == set(), package
+
+
+def plainly(needed: Iterable[Requirement]) -> set[str]:
+    """Names of what is needed without any extra, but for CUDA's libraries."""
+    plain = [r for r in needed if not r.marker or r.marker.evaluate({"extra": ""})]
+    names = {str(canonicalize_name(r.name)) for r in plain}
+    return {name for name in names if not name.startswith(CUDA) and name != "triton"}
+
+
+def test_the_libraries_of_torchs_build_for_gpus_are_left_to_pip() -> None:
+    """Python's index has that one for Linux, and it needs them without any extra."""
+    linux = 'platform_system == "Linux"'
+    texts = [
+        f'cuda-toolkit[cublas,cudart]==13.0.2; {linux}', f'nvidia-cudnn-cu13==9.19.0.56; {linux}',
+        f'triton==3.6.0; {linux}', 'sympy>=1.13.3', 'opt-einsum>=3.3; extra == "opt-einsum"',
+    ]  # fmt: skip
+    assert plainly(map(Requirement, texts)) == {"sympy"}
 
 
 # Which one a cell takes
@@ -353,3 +372,47 @@ def test_a_real_environment_is_made_from_the_index_and_runs_a_cell(cache: Path) 
     packages = ended.report.environment.packages
     assert packages.keys() & {"tensorflow-cpu", "torch"} == set()
     assert packages["jax"] == str(CPU["jax"].specifier).removeprefix("==")
+
+
+# What is not made here, because of its size
+
+TOO_LARGE = {"cuda-jax", "cuda-tensorflow"}
+
+
+def pip(*arguments: str) -> str:
+    """What it writes; the test is skipped where the index has no build for this machine."""
+    command = [sys.executable, "-I", "-m", "pip", "--disable-pip-version-check", *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if "No matching distribution found" in done.stderr:
+        pytest.skip(f"the index here lacks it: {done.stderr.strip().splitlines()[-1]}")
+    assert done.returncode == 0, done.stderr[-2000:]
+    return done.stdout
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("name", sorted(set(CELLS) - TOO_LARGE - {"cpu", "cpu-jax"}))
+def test_a_lock_can_be_resolved(name: str, tmp_path: Path) -> None:
+    """By pip, which installs nothing: all pins at once, with what they need, and nothing else.
+
+    Of torch an index may have a build for processors, which then stands in place of CUDA's.
+    """
+    pins, report = venvs.pins(Venv(name).lock), tmp_path / "report.json"
+    ask = ["install", "--dry-run", "--ignore-installed", "--quiet", "--report", str(report)]
+    pip(*ask, "--requirement", str(Venv(name).lock))
+    chosen = [one["metadata"] for one in json.loads(report.read_text())["install"]]
+    found = {str(canonicalize_name(one["name"])): one["version"] for one in chosen}
+    assert pins.keys() <= found.keys()
+    assert all(pins[package].specifier.contains(found[package]) for package in pins)
+    added = found.keys() - pins.keys()
+    assert all(package.startswith(CUDA) or package == "triton" for package in added), added
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("name", sorted(TOO_LARGE))
+def test_the_index_has_what_a_lock_pins(name: str) -> None:
+    """What these need in turn was resolved by hand once: 60 packages and 70."""
+    for package, pin in venvs.pins(Venv(name).lock).items():
+        if package not in CPU:
+            versions = pip("index", "versions", package).split("Available versions:")[1]
+            assert str(pin.specifier).removeprefix("==") in versions.replace(",", " ").split()
+    pytest.skip(f"{name} not resolved further: pip would fetch 1 to 2 GB of CUDA for it")

@@ -112,8 +112,8 @@ class Backend(Protocol):
         Since the process began or `reset_device_peak`; None without an accelerator.
         """
 
-    def reset_device_peak(self) -> None:
-        """Begin a new peak, where the framework can."""
+    def reset_device_peak(self) -> bool:
+        """Begin a new peak; False where the framework has no way to."""
 
     def seed(self, seed: int) -> None:
         """Seed the backend's own generators, which Keras's seeds do not reach."""
@@ -131,11 +131,30 @@ class Backend(Protocol):
         """Whether the exception is this backend's way of saying that memory ran out."""
 
 
+_OUT_OF_MEMORY = (
+    "RESOURCE_EXHAUSTED",
+    "Out of memory",
+    "CUDA error: out of memory",
+    "CUDA_ERROR_OUT_OF_MEMORY",
+    "CUBLAS_STATUS_ALLOC_FAILED",
+    "CUDNN_STATUS_ALLOC_FAILED",
+    "DefaultCPUAllocator",
+    # What TensorFlow says of a copy to a GPU that has no room for it.
+    "Dst tensor is not initialized",
+)
+
+
+def says_out_of_memory(text: str) -> bool:
+    """Whether the text of a framework's own exception says that memory ran out."""
+    return any(phrase in text for phrase in _OUT_OF_MEMORY)
+
+
 def absent(framework: str, device: str) -> WorkerError:
     """What a framework that sees no such device is told as."""
     return WorkerError(
         "unavailable",
-        f"{framework} sees no {device.upper()}: it has to be a build for one, and the device free",
+        f"{framework} sees no {device.upper()}: it has to be a build for one, and the device free; "
+        f"`epochmark doctor --device {device}` says more",
     )
 
 

@@ -10,7 +10,7 @@ import keras
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.backends import Devices, Loss, absent, pipelines, too_few
+from harness.backends import Devices, Loss, absent, pipelines, says_out_of_memory, too_few
 from harness.workload import Array, Batch
 
 PROCESS_PER_DEVICE = False
@@ -61,8 +61,9 @@ def device_peak_bytes() -> int | None:
     return statistics["peak_bytes_in_use"] if statistics else None
 
 
-def reset_device_peak() -> None:
+def reset_device_peak() -> bool:
     """JAX has no such switch: its peak is of the whole process, the gate's steps included."""
+    return False
 
 
 def seed(seed: int) -> None:
@@ -74,9 +75,7 @@ def optimizer_class(kind: type[Any]) -> type[Any]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    exhausted = isinstance(error, jax.errors.JaxRuntimeError) and (
-        "RESOURCE_EXHAUSTED" in str(error) or "Out of memory" in str(error)
-    )
+    exhausted = isinstance(error, jax.errors.JaxRuntimeError) and says_out_of_memory(str(error))
     return exhausted or isinstance(error, MemoryError)
 
 

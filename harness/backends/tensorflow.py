@@ -10,7 +10,7 @@ import numpy as np
 import tensorflow as tf
 from numpy.typing import NDArray
 
-from harness.backends import Devices, Loss, absent, pipelines, too_few
+from harness.backends import Devices, Loss, absent, pipelines, says_out_of_memory, too_few
 from harness.workload import Array, Batch
 
 # The Keras default for a machine without a GPU: tf.function graphs, no XLA.
@@ -68,9 +68,10 @@ def device_peak_bytes() -> int | None:
     return tf.config.experimental.get_memory_info("GPU:0")["peak"] if _gpus() else None
 
 
-def reset_device_peak() -> None:
+def reset_device_peak() -> bool:
     if _gpus():
         tf.config.experimental.reset_memory_stats("GPU:0")
+    return True
 
 
 def seed(seed: int) -> None:
@@ -108,7 +109,10 @@ def _replicas() -> int:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, MemoryError | tf.errors.ResourceExhaustedError)
+    # Beside its own class: what a GPU's libraries say when they find no memory for themselves.
+    inside = isinstance(error, tf.errors.InternalError | tf.errors.UnknownError)
+    said = inside and says_out_of_memory(str(error))
+    return said or isinstance(error, MemoryError | tf.errors.ResourceExhaustedError)
 
 
 class _Inference:

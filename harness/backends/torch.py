@@ -15,7 +15,15 @@ from torch._utils import _flatten_dense_tensors, _unflatten_dense_tensors
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness import weights
-from harness.backends import LOOPBACK, Devices, Loss, absent, pipelines, too_few
+from harness.backends import (
+    LOOPBACK,
+    Devices,
+    Loss,
+    absent,
+    pipelines,
+    says_out_of_memory,
+    too_few,
+)
 from harness.clock import now
 from harness.workload import Array, Batch
 
@@ -118,9 +126,10 @@ def device_peak_bytes() -> int | None:
     return torch.cuda.max_memory_allocated() if torch.cuda.is_available() else None
 
 
-def reset_device_peak() -> None:
+def reset_device_peak() -> bool:
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
+    return True
 
 
 def seed(seed: int) -> None:
@@ -132,8 +141,9 @@ def optimizer_class(kind: type[Any]) -> type[Any]:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    # The CPU allocator raises a plain RuntimeError with this text.
-    said = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    # The allocators have a class of their own. The driver's error, CUDA's libraries' and the
+    # processor's allocator's are RuntimeErrors with a text.
+    said = isinstance(error, RuntimeError) and says_out_of_memory(str(error))
     return said or isinstance(error, MemoryError | torch.OutOfMemoryError)
 
 

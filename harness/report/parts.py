@@ -31,6 +31,7 @@ MARKS = {
     "contended": "other work ran beside it",
     "throttled": "on a throttled accelerator",
     "simulated": "devices simulated on a processor",
+    "slow_path": "an expected fast path was not taken",
     "extrapolated": "epoch extrapolated",
     "altered": "changed after it was written",
 }

@@ -40,7 +40,8 @@ STANDARD = Scale(
     input_dtype="float32",
     data_digest="26c249bd5d561ccc7ddbd0247558b260cacc09741699c1b0f521e1b97be5fb14",
     baseline=("majority class", 0.586),
-    quality_bounds=(0.3, 0.95),
+    # The most alike training photo has the right label for 95.6 %: a good training may too.
+    quality_bounds=(0.3, 0.99),
     # 0.1 for a batch of 256, in proportion (Goyal et al. 2017).
     optimizer=Optimizer("SGD", {"learning_rate": 0.0125, "momentum": 0.9}),
     gate_rate=1e-4,

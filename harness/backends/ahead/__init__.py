@@ -6,13 +6,41 @@ PyTorch runs it on tensors that have shapes and no values. TensorFlow has none.
 
 from __future__ import annotations
 
+import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, Protocol
 
+from harness import tpu
 from harness.backends import Trainer
 from harness.targets import Target
+
+COMPILERS = {
+    ("jax", "tpu"): (tpu.DRIVER,),
+    ("jax", "gpu"): ("jax-cuda13-plugin", "jax-cuda13-pjrt", "nvidia-cuda-nvcc", "nvidia-nvvm"),
+}
+"""Packages that a backend's steps are compiled with for a kind of device."""
+
+_LIBRARIES = {"jax": ("keras", "jax", "jaxlib"), "torch": ("keras", "torch")}
+
+
+def decisive(backend: str, device: str) -> tuple[str, ...]:
+    """The packages whose versions decide what is planned of a backend's step."""
+    return (*_LIBRARIES.get(backend, ()), *COMPILERS.get((backend, device), ()))
+
+
+def program_digest(
+    text: str, target: Target, packages: Mapping[str, str], *, backend: str, optimised: bool
+) -> str:
+    """Of a program and of all that decides what its compiler makes of it.
+
+    `packages` are the versions of what is installed here.
+    """
+    compilers = [packages.get(name, "") for name in decisive(backend, target.device)]
+    made_of = [target.name, str(optimised), *compilers, text]
+    return hashlib.sha256("\n".join(made_of).encode()).hexdigest()
 
 
 @dataclass(frozen=True)

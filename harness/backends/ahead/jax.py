@@ -7,7 +7,6 @@ by the host's platform: the processor's forms of attention and LSTM are what is 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import asdict
 from typing import Any
 
@@ -16,16 +15,9 @@ from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
 from harness import derived
-from harness.backends.ahead import Built, Figures, Spec
+from harness.backends.ahead import Built, Figures, Spec, program_digest
 from harness.probes import package_versions
 from harness.targets import Multiprocessors, Target
-
-COMPILERS = {
-    "tpu": ("jaxlib", "libtpu"),
-    "gpu": ("jaxlib", "jax-cuda13-pjrt", "nvidia-cuda-nvcc"),
-}
-"""Packages that decide what is planned, by kind of device."""
-
 
 CUDA = {
     "runtime": "13.0.0",
@@ -44,9 +36,9 @@ def plan(built: Built, target: Target, *, optimised: bool) -> Figures:
     placed = jax.tree.map(lambda leaf: _placed(leaf, sharding), arguments)
     platform = "tpu" if target.device == "tpu" else "cuda"
     lowered = function.trace(*placed).lower(lowering_platforms=(platform,))
-    compilers = [package_versions().get(name, "") for name in COMPILERS[target.device]]
-    made_of = [target.name, str(optimised), *compilers, lowered.as_text()]
-    program = hashlib.sha256("\n".join(made_of).encode()).hexdigest()
+    program = program_digest(
+        lowered.as_text(), target, package_versions(), backend="jax", optimised=optimised
+    )
     known = derived.read("preflight", program)
     if known is None:
         known = asdict(_compiled(lowered, program))

@@ -88,8 +88,24 @@ def attention_written_out(model: Any) -> None:
     ops.dot_product_attention = attention
 
 
+def eager(model: Any) -> None:
+    """The right mathematics, step by step in Python: what `run_eagerly` does."""
+    functional = model.functional
+
+    def eagerly(scale: Any) -> Any:
+        built = functional(scale)
+        compile_ = built.compile
+        built.compile = lambda **named: compile_(
+            **{**named, "jit_compile": False}, run_eagerly=True
+        )
+        return built
+
+    model.functional = eagerly
+
+
 ATTENTION = planted("planted_attention", BERT, attention_written_out)
 EPSILON = planted("planted_epsilon", RESNET50, epsilon)
 BIAS_MISSING = planted("planted_bias_missing", LSTM_ETA, bias_missing)
 BIAS_IGNORED = planted("planted_bias_ignored", LSTM_ETA, bias_ignored)
+EAGER = planted("planted_eager", LSTM_ETA, eager)
 LOSS_SUMMED = planted("planted_loss_summed", RECOMMENDER, loss_summed)

@@ -17,6 +17,7 @@ FAULTS = (
     "none",
     "allocation",
     "bad_data",
+    "baseline",
     "borrowed",
     "dropout",
     "exception",
@@ -30,6 +31,7 @@ FAULTS = (
     "sigkill",
     "sigsegv",
     "slow_data",
+    "target",
 )
 SLOW_S = 0.2
 
@@ -68,9 +70,15 @@ def slow(batches: Callable[..., Batches]) -> Callable[..., Batches]:
     return slowly
 
 
+def improving() -> Callable[..., dict[str, float]]:
+    """A quality that grows by one with each epoch, and what it is held against."""
+    epochs = count(1)
+    return lambda arrays, outputs: {"mean": float(next(epochs)), "line": 3.0}
+
+
 @dataclass(frozen=True)
 class Tiny(Workload):
-    """Its faults are in the model module, but for a quality that is not a number."""
+    """Its faults are in the model module, but for those of its data and its quality."""
 
     def data(self, scale: str) -> DataModule:
         module = super().data(scale)
@@ -78,6 +86,8 @@ class Tiny(Workload):
             module.batches = broken(module.batches)  # type: ignore[method-assign]
         if self.name == "planted_slow_data":
             module.batches = slow(module.batches)  # type: ignore[method-assign]
+        if self.name in ("planted_target", "planted_baseline"):
+            module.quality = improving()  # type: ignore[method-assign]
         if self.name == "planted_nan_quality":
             module.quality = lambda arrays, outputs: {"mean": math.nan}  # type: ignore[method-assign]
         return module
@@ -88,7 +98,7 @@ def planted(fault: str) -> Tiny:
     smoke = Scale(
         batch_size=4,
         eval_batch_size=8,
-        epochs=1,
+        epochs=5 if fault in ("target", "baseline") else 1,
         sizes={},
         architecture=fault,
         input_shape=(3,),
@@ -102,6 +112,8 @@ def planted(fault: str) -> Tiny:
         gate_architecture="none" if fault == "dropout" else None,
         forward_flops=6,
         training_flops=12,
+        quality_target=2.0 if fault == "target" else None,
+        target_figure="line" if fault == "baseline" else "",
     )
     scales = {"smoke": smoke}
     if fault == "borrowed":

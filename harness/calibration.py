@@ -1,0 +1,110 @@
+"""The calibration record of each machine as a table: what it can tell apart, and what that costs.
+
+`python -m tests.benchmarks.calibration` and the benchmarks beside it write the record,
+results/calibration/<machine>.json; here it is only read.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+Record = Mapping[str, Any]
+
+MIB = 2**20
+
+
+def markdown(results: Path) -> str:
+    """A row per figure, a column per machine."""
+    paths = sorted((results / "calibration").glob("*.json"))
+    records = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    rows = [
+        ("", "asked", *(record["machine"] for record in records)),
+        ("---",) * (2 + len(records)),
+    ]
+    for title, asked, told in [*FIGURES, *_planted(records)]:
+        found = [told(record) for record in records]
+        if any(found):
+            rows.append((title, asked, *(text or "-" for text in found)))
+    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+
+
+def _share(part: str, hits: str, of: str, *, within: str = "") -> Callable[[Record], str]:
+    def told(record: Record) -> str:
+        found = record.get(part, {})
+        found = found.get(within, {}) if within else found
+        return f"{found[hits]:,} of {found[of]:,}" if found.get(of) else ""
+
+    return told
+
+
+def _most(part: str, form: Callable[[Record], float], text: str) -> Callable[[Record], str]:
+    def told(record: Record) -> str:
+        found = [form(entry) for entry in record.get(part, [])]
+        return text.format(max(found)) if found else ""
+
+    return told
+
+
+def _rows(command: str) -> Callable[[Record], str]:
+    def told(record: Record) -> str:
+        found = [e["seconds"] for e in record.get("rows", []) if e["command"] == command]
+        return f"{median(found[0]):.1f} s" if found else ""
+
+    return told
+
+
+def _contended(side: str) -> Callable[[Record], str]:
+    def told(record: Record) -> str:
+        return "; ".join(
+            f"{entry[side]['verdict']} (median pair {median(entry[side]['pair_ratios']):.3f}, "
+            f"{100 * entry[side]['disturbed'] / entry[side]['blocks']:.0f} % of blocks marked)"
+            for entry in record.get("contended", [])
+            if entry[side]["pair_ratios"]
+        )
+
+    return told
+
+
+FIGURES: Sequence[tuple[str, str, Callable[[Record], str]]] = (
+    ("same code: false alarms of `compare`, one half of a session to the other", "1 %",
+     _share("halves", "alarms", "comparisons")),
+    ("the same, halves drawn from whole processes", "1 %",
+     _share("halves", "alarms", "comparisons", within="resampled")),
+    ("the same, one session to another", "1 %", _share("between", "alarms", "comparisons")),
+    ("same code: false alarms of `ab`, five pairs", "1 %", _share("alarms", "real_alarms", "real")),
+    ("the same, pairs in another order", "1 %",
+     _share("alarms", "resampled_alarms", "resampled")),
+    ("the 95 % interval of one half holds the other's median", "90 %",
+     _share("halves", "covered", "intervals")),
+    ("of one session, another's", "90 %", _share("between", "covered", "intervals")),
+    ("same code in `ab` beside a process that comes and goes", "no difference",
+     _contended("identical")),
+    ("slower code in `ab` beside that process", "slower", _contended("slower")),
+    ("the harness adds to a step, at most", "1 %",
+     _most("overhead", lambda entry: 100 * entry["added_share"], "{:.2f} %")),
+    ("the harness adds to peak memory, at most", "100 MiB",
+     _most("memory", lambda entry: entry["added_bytes"] / MIB, "{:.0f} MiB")),
+    ("`compare` over 100,000 rows", "3 s", _rows("compare")),
+    ("`trend` over 100,000 rows", "3 s", _rows("trend")),
+    ("`report` over 100,000 rows, from nothing", "30 s", _rows("report")),
+)  # fmt: skip
+
+
+def _planted(records: Sequence[Record]) -> Iterator[tuple[str, str, Callable[[Record], str]]]:
+    """A row per cell and size of the work that was planted in its step."""
+    searches = [search for record in records for search in record.get("planted", [])]
+    for cell, aim in dict.fromkeys((search["cell"], search["aimed_at"]) for search in searches):
+
+        def told(record: Record, cell: str = cell, aim: float = aim) -> str:
+            return "; ".join(
+                f"{search['found']} of {search['attempts']} at {100 * search['planted']:.1f} %, "
+                f"within {search['longest_s']:.0f} s"
+                for search in record.get("planted", [])
+                if (search["cell"], search["aimed_at"]) == (cell, aim)
+            )
+
+        yield f"`{cell}` slower by about {100 * aim:g} %: found by `ab`", "95 %", told
