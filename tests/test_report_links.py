@@ -20,7 +20,7 @@ from harness.preflight_command import markdown
 from harness.registry import workloads
 from harness.report.build import build
 from harness.report.verdicts import command
-from harness.schema import SCHEMA_VERSION, Protocol, Run
+from harness.schema import Protocol, Run
 from harness.table import load_table
 from tests.records import ENVIRONMENT, SAMPLES, failed_run, make_run, write_session
 from tests.test_report import (
@@ -287,27 +287,6 @@ def test_a_history_too_short_says_so_in_plain_words() -> None:
     measured(OLD, 20, timed("jax", 0, 0.02))
     build(RESULTS, SITE)
     assert "Nothing was measured in enough sessions" in (SITE / "history.html").read_text()
-
-
-def test_sessions_of_older_schemas_are_told() -> None:
-    measured(OLD, 20, timed("jax", 0, 0.02))
-    measured(NEW, 22, timed("jax", 0, 0.02))
-    build(RESULTS, SITE)
-    assert "notice" not in (SITE / "environment.html").read_text()
-    found = {}
-    for path in sorted((ROOT / "results/runs").glob("*/*"))[:3]:
-        (RESULTS / "runs" / path.parent.name).mkdir(exist_ok=True)
-        few = path.read_text().splitlines(keepends=True)[:2]
-        (RESULTS / "runs" / path.parent.name / path.name).write_text("".join(few))
-        header = json.loads(few[0])
-        found[header["session"]] = header["schema_version"]
-    build(RESULTS, SITE)
-    rows = page("environment.html").tables["sessions"]
-    place = [text for text, _ in rows[0]].index("schema")
-    shown = {row[0][0]: int(row[place][0]) for row in rows[1:]}
-    assert shown == found | dict.fromkeys((OLD, NEW), SCHEMA_VERSION)
-    older = ", ".join(map(str, sorted(set(found.values()))))
-    assert f"Records of schema {older} are read as" in (SITE / "environment.html").read_text()
 
 
 # Preflight

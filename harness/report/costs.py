@@ -85,13 +85,10 @@ def cost_table(rows: pd.DataFrame) -> Table:
 
 
 def _break_even(row: Row) -> Entry:
-    """Named is what the cell is held against."""
+    """The cell that the others of its workload are held against says so."""
     if row[AGAINST] == row["cell"]:
         return Entry("lowest fixed cost", raw=nan)
-    against = ", ".join(str(row[AGAINST]).split("/")[3:6])
-    return Entry(
-        in_words(row), raw=float(row[BREAK_EVEN]), notes=(f"against {against}",) if against else ()
-    )
+    return Entry(in_words(row), raw=float(row[BREAK_EVEN]))
 
 
 def offers(rows: pd.DataFrame, results: Path) -> list[Offer]:

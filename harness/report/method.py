@@ -32,6 +32,8 @@ OF_MARKS = {
     "left too few timed blocks undisturbed, or computed on an accelerator of the run.",
     "throttled": "Heat or the supply of power held the accelerator's clocks down in a reading.",
     "simulated": "Several devices that share one processor: whether it is right, not how fast.",
+    "slow_path": "A fast path that the backend is expected to take on such a device was not taken; "
+    "lost_fast_paths among the cell's numerics names it.",
     "extrapolated": "The epoch was measured on its first steps only; no quality follows from it.",
     "altered": "The line of the results file is not the one that was written.",
 }

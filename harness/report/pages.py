@@ -15,6 +15,7 @@ from harness.report.cellpage import cell_page_of
 from harness.report.cellsessions import session_tables
 from harness.report.comparisons import compare_data, contrast_titles
 from harness.report.costs import cost_rows, cost_table, costs_of, epochs_table, kinds_table, offers
+from harness.report.environments import environments
 from harness.report.forecasts import (
     forecasts_table,
     matrices,
@@ -28,7 +29,6 @@ from harness.report.method import method
 from harness.report.panels import about, about_panel, note_of_scale, panels
 from harness.report.parts import Entry, Row, Table, cell_page, each, point_of, slug, why_unranked
 from harness.report.reached import reached_table
-from harness.report.sessions import older_schemas, sessions_table
 from harness.report.source import Source
 from harness.report.tradeoffs import tradeoffs
 from harness.report.winners import PRIMARY, Winner, one_each, winners
@@ -264,52 +264,7 @@ def _preflight(source: Source) -> Page:
 
 
 def _environment(source: Source) -> Page:
-    names = (
-        "machine",
-        "cpu",
-        "accelerators",
-        "os",
-        "python",
-        "keras",
-        "tensorflow",
-        "jax",
-        "torch",
-    )
-    read = source.runs[[*names, "started_at"]]
-    grouped = read.groupby(list(names), observed=True, sort=False)
-    body = tuple(
-        (
-            *(Entry(str(value) or "-") for value in key),
-            Entry(f"{len(part):,}", raw=float(len(part))),
-            Entry(f"{str(part['started_at'].min())[:10]} to {str(part['started_at'].max())[:10]}"),
-        )
-        for key, part in grouped
-    )
-    head = (*names, "runs", "days")
-    table = Table("environments", "Environments", head, body, frozenset({len(names)}))
-    sessions = sessions_table(source.runs, source.results)
-    context = {
-        "table": table,
-        "sessions": sessions,
-        "older": older_schemas(sessions),
-        "floors": _floors(source),
-    }
-    return Page("environment.html", "environment.html", "Environment", context)
-
-
-def _floors(source: Source) -> Table:
-    body = tuple(
-        (
-            Entry(machine),
-            Entry(cell),
-            Entry(f"{100 * floor.in_turns:.1f} %", raw=floor.in_turns),
-            Entry(f"{100 * floor.apart:.1f} %", raw=floor.apart),
-            Entry(floor.as_of),
-        )
-        for (machine, cell), floor in source.floors.items()
-    )
-    head = ("machine", "cell", "in turns", "apart", "calibrated")
-    return Table("floors", "Noise floor of the step time", head, body, frozenset({2, 3}))
+    return Page("environment.html", "environment.html", "Environment", environments(source))
 
 
 def _method() -> Page:

@@ -87,14 +87,16 @@ def _with_spans(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     """Where the typical process lies; absent (NaN) where there is one alone."""
     more = {name: ends for name, ends in SPANS.items() if name not in INTERVALS}
     columns = {end: [nan] * len(rows) for ends in more.values() for end in ends}
-    places = {(*point_of(row), str(row["status"])): place for place, row in enumerate(each(rows))}
+    places: dict[tuple[object, ...], int] = {
+        (*point_of(row), str(row["status"])): place for place, row in enumerate(each(rows))
+    }
     kept = runs[list(dict.fromkeys((*POINT, "status", *more)))]
     for key, group in kept.groupby([*POINT, "status"], observed=True, sort=False):
         for name, ends in more.items():
             values = group[name].dropna().tolist()
             found = interval(values) if len(values) > 1 else None
             for end, value in zip(ends, found or (), strict=False):
-                columns[end][places[key]] = value
+                columns[end][places[tuple(key)]] = value
     return pd.concat([rows, pd.DataFrame(columns, index=rows.index)], axis=1).copy()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import floor, isfinite, log10
@@ -51,7 +52,7 @@ PLANES = (
 )
 """Pictures: down and left is better, so that an axis of which more is better runs leftwards."""
 
-MOST_TICKS = 8
+MOST_TICKS = 6
 
 GROUP = ["machine", "workload", "scale", "phase", "device"]
 
@@ -188,7 +189,15 @@ def _chart(
     kind, title, x, y = plane
     traces = (*_markers(group, x, y), _line(group, x, y, on))
     layout = {"xaxis": _logarithmic(group, x), "yaxis": _axis(group, y), "hovermode": "closest"}
-    return Chart(f"{kind}-{name}", f"{title} (better is down and left)", table.id, traces, layout)
+    caption = f"{title} (better is down and left{_symbols(group)})"
+    return Chart(f"{kind}-{name}", caption, table.id, traces, layout)
+
+
+def _symbols(group: pd.DataFrame) -> str:
+    """Which symbol stands for which precision, where there are several."""
+    names = list(group["precision"].unique())
+    told = [f"{SYMBOLS[at % len(SYMBOLS)]}: {name}" for at, name in enumerate(names)]
+    return f"; {', '.join(told)}" if len(names) > 1 else ""
 
 
 def _logarithmic(group: pd.DataFrame, metric: str) -> dict[str, object]:
@@ -199,14 +208,26 @@ def _logarithmic(group: pd.DataFrame, metric: str) -> dict[str, object]:
     ends = [ends[0] - room, ends[1] + room]
     places = ticks(10 ** ends[0], 10 ** ends[1])
     better = METRICS[metric].direction == "lower"
-    form = FORMS[METRICS[metric].form]
+    texts, unit = _tick_texts(metric, places)
     return {
-        "title": METRICS[metric].title + ("" if better else ", more to the left"),
+        "title": METRICS[metric].title + unit + ("" if better else ", more to the left"),
         "type": "log",
         "range": ends if better else ends[::-1],
         "tickvals": places,
-        "ticktext": [form(value) for value in places],
+        "ticktext": texts,
     }
+
+
+def _tick_texts(metric: str, places: Sequence[float]) -> tuple[list[str], str]:
+    """Without zeros that say nothing; a unit that all have is for the title."""
+    form = FORMS[METRICS[metric].form]
+    texts = [
+        re.sub(r"(\.\d*?)0+(?= |$)", r"\1", form(value)).replace(". ", " ") for value in places
+    ]
+    units = {text.partition(" ")[2] for text in texts}
+    if len(units) == 1:
+        return [text.partition(" ")[0] for text in texts], f" ({units.pop()})"
+    return texts, ""
 
 
 def ticks(low: float, high: float) -> list[float]:
@@ -243,12 +264,15 @@ def _markers(group: pd.DataFrame, x: str, y: str) -> Iterator[dict[str, object]]
     names = _names(group)
     backends, precisions = (list(group[axis].unique()) for axis in ("backend", "precision"))
     keys = ["backend", "precision"]
+    shown: set[object] = set()
     for (backend, precision), part in group.groupby(keys, observed=True, sort=False):
         rows = each(part)
         yield {
             "type": "scatter",
             "mode": "markers",
-            "name": label(f"{backend}, {precision}" if len(precisions) > 1 else backend),
+            "name": label(backend),
+            "legendgroup": label(backend),
+            "showlegend": backend not in shown,
             "x": [None if row[x] != row[x] else float(row[x]) for row in rows],
             "y": [None if row[y] != row[y] else float(row[y]) / _unit(y) for row in rows],
             "text": [label(names[places[index]]) for index in part.index],
@@ -259,6 +283,7 @@ def _markers(group: pd.DataFrame, x: str, y: str) -> Iterator[dict[str, object]]
                 "size": 10,
             },
         }
+        shown.add(backend)
 
 
 def _line(group: pd.DataFrame, x: str, y: str, on: list[int]) -> dict[str, object]:

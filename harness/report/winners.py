@@ -251,7 +251,8 @@ def _against(row: Row, first: Row, verdict: Verdict | None) -> Sequence[Entry]:
         return (Entry("1", raw=1.0), Entry("fastest here"))
     if verdict is None:
         few = min(row["n"], first["n"]) < 2
-        why = "too few processes" if few else "not measured in turns"
+        apart = row["session"] != first["session"]
+        why = "too few processes" if few else "not in one session" if apart else "not compared"
         return (Entry(ABSENT, raw=nan), Entry(f"no verdict: {why}"))
     span = f"{digits(verdict.low)} to {digits(verdict.high)}"
     word = "surely slower" if verdict.word == "slower" else verdict.word
