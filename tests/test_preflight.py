@@ -341,8 +341,9 @@ def test_a_change_of_a_package_that_decides_changes_every_key_and_is_recorded(
     """What one compiler planned is not told as what another one would; both are known by name."""
     monkeypatch.setenv("EPOCHMARK_CACHE", str(tmp_path))
     monkeypatch.setattr(preflight, "_missing", lambda *_: "")
+    asked = iter("abc")
     monkeypatch.setattr(preflight.Planner, "_asked", lambda *_: Figures(next(asked), 1, 1, 1))
-    chosen, of, asked = cell("lstm_eta", backend), target(device), iter("abc")
+    chosen, of = cell("lstm_eta", backend), target(device)
     chosen = replace(chosen, device=of.device)
     programs, digests = [], set()
     for version in ("1", "2"):
