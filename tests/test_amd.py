@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -28,10 +29,10 @@ FILES = {
 }
 
 
-def card(root: Path, name: str = "card1", **changes: str | None) -> Path:
+def card(root: Path, card: str = "card1", changes: Mapping[str, str | None] | None = None) -> Path:
     """The files of a card but for the changes; None leaves one out."""
-    folder = root / "sys/class/drm" / name / "device"
-    for file, text in (FILES | changes).items():
+    folder = root / "sys/class/drm" / card / "device"
+    for file, text in {**FILES, **(changes or {})}.items():
         if text is not None:
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).write_text(f"{text}\n")
@@ -62,20 +63,23 @@ def test_what_a_device_tells(tmp_path: Path) -> None:
 
 def test_what_it_does_not_tell_is_absent(tmp_path: Path) -> None:
     without: dict[str, str | None] = dict.fromkeys(FILES)
-    card(tmp_path, **(without | {"vendor": "0x1002", "gpu_busy_percent": "N/A"}))
+    card(tmp_path, changes={**without, "vendor": "0x1002", "gpu_busy_percent": "N/A"})
     (probe,) = amd.probes(tmp_path)
     assert (probe.device.name, probe.device.uuid_digest) == ("AMD GPU unknown", "")
     assert all(value is None for value in asdict(probe.read()).values())
 
 
 def test_newer_devices_tell_their_power_under_another_name(tmp_path: Path) -> None:
-    names = {"hwmon/hwmon7/power1_average": None, "hwmon/hwmon7/power1_input": "90000000"}
-    card(tmp_path, **names)
+    names: dict[str, str | None] = {
+        "hwmon/hwmon7/power1_average": None,
+        "hwmon/hwmon7/power1_input": "90000000",
+    }
+    card(tmp_path, changes=names)
     assert amd.probes(tmp_path)[0].read().power_w == 90.0
 
 
 def test_cards_of_others_and_their_plugs_are_no_amd_gpus(tmp_path: Path) -> None:
-    card(tmp_path, "card0", vendor="0x10de")
+    card(tmp_path, "card0", {"vendor": "0x10de"})
     card(tmp_path, "card1-DP-1")
     assert amd.probes(tmp_path) == []
 
@@ -95,7 +99,7 @@ def test_the_doctor_says_that_no_cell_runs_on_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, there: bool
 ) -> None:
     monkeypatch.setattr(nvml, "absence", lambda: Absence("no NVIDIA driver", "install it"))
-    card(tmp_path, vendor="0x1002" if there else "0x10de")
+    card(tmp_path, changes={"vendor": "0x1002" if there else "0x10de"})
     found = amd.probes(tmp_path)
     monkeypatch.setattr(amd, "probes", lambda: found)
     told = [check for check in fitness_devices.examine("gpu").wanted if check.name == "AMD GPU"]
