@@ -1,8 +1,8 @@
 """An accelerator, watched by the parent while a worker uses it: before, after and in between.
 
-A probe is a device and a function that reads it. NVIDIA's devices have one (`harness.nvml`). AMD's
-GPUs have none, and no cell runs on them. Nor have TPUs: the memory of a TPU is known only to the
-process that holds it (JAX's `memory_stats`), so that it belongs to the worker's own report.
+A probe is a device and a function that reads it. NVIDIA's devices have one (`harness.nvml`), and
+AMD's (`harness.amd`), on which no cell runs. TPUs have none: the memory of a TPU is known only to
+the process that holds it (JAX's `memory_stats`), so that it belongs to the worker's own report.
 """
 
 from __future__ import annotations

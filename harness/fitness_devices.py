@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 
-from harness import answers, device_checks, drivers, nvml, tpu, venvs
+from harness import amd, answers, device_checks, drivers, nvml, tpu, venvs
 from harness.absence import Absence
 from harness.fitness import HOT_CELSIUS, IDLE_SHARE, Check, render
 from harness.schema import Device, DeviceReading
@@ -67,7 +67,14 @@ def _gpu() -> Examined:
                 return _nvidia(number, runtimes)
         except OSError as error:
             absent = nvml.failing(error)
-    return Examined("gpu", (_missing("GPU", absent), _cuda_build(runtimes)))
+    return Examined("gpu", (_missing("GPU", absent), _cuda_build(runtimes)), _amd())
+
+
+def _amd() -> tuple[Check, ...]:
+    """AMD's GPUs, which can be read, and on which no cell runs."""
+    names = [probe.device.name for probe in amd.probes()]
+    told = Check("AMD GPU", ", ".join(names), "one of NVIDIA's: no cell runs on another", None)
+    return (told,) if names else ()
 
 
 def _missing(name: str, absent: Absence) -> Check:

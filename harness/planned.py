@@ -76,7 +76,7 @@ PLANNED_FOR_TPU = "the peak is planned by the TPU's own compiler{effort} and it 
 LOWEST = " at its lowest effort, which often plans a little more,"
 PLANNED_FOR_GPU = (
     "the peak under jax is planned by XLA's compiler for GPUs, which tries out no kernels here: "
-    "some of them take more"
+    "some of them take more, and Keras chose the processor's forms of attention and LSTM"
 )
 TRACED = (
     "the peak under torch is traced tensor bytes of the processor's operations: a GPU's kernels "

@@ -17,7 +17,7 @@ def made(name: str) -> dict[str, BaseException]:
     if name == "torch":
         import torch
 
-        driver: Any = torch.AcceleratorError  # type: ignore[attr-defined]
+        driver: Any = torch.AcceleratorError
         return {
             "allocator": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB."),
             "driver": driver("CUDA error: out of memory\nCUDA kernel errors might be", 2),

@@ -430,7 +430,8 @@ def test_mfu_is_held_against_the_device_that_the_run_had(
     machine: Machine, start: Callable[..., Child], tmp_path: Path
 ) -> None:
     """Of two, the second, which is another one."""
-    machine.says(count=2, uuid1="GPU-77", **{"name@1": "NVIDIA L4"})
+    other: dict[str, Any] = {"name@1": "NVIDIA L4"}
+    machine.says(count=2, uuid1="GPU-77", **other)
     child = start(EPOCHMARK_CACHE=str(tmp_path / "cache"), CUDA_VISIBLE_DEVICES="1")
     child.obey(f"run {tmp_path / 'results'}")
     (path,) = (tmp_path / "results").rglob("*.jsonl")

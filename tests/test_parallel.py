@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +14,7 @@ import pytest
 from harness import data, venvs
 from harness import support as support_module
 from harness.cells import BACKENDS, Cell
+from harness.environment import worker_environment
 from harness.metrics import derive
 from harness.plans import PLANS, planned
 from harness.registry import workload
@@ -20,7 +25,7 @@ from harness.summary import summary
 from harness.support import support
 from harness.table import load_table
 from tests.records import make_run, write_session
-from tests.workers import run
+from tests.workers import GATE_ONLY, PLANTED, run
 
 CELL = Cell("lstm_eta", "smoke", "train", "jax", "float32", "functional", "cpu")
 SHORT = Protocol(min_blocks=3, steady_budget_s=0.1, train_steps=8)
@@ -50,6 +55,49 @@ def test_two_devices_train_as_one(backend: str) -> None:
             assert exchange is None
     assert (numerics["devices"], numerics["devices_simulated"]) == ("2", "True")
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
+
+
+def curve(backend: str, device: str) -> list[float]:
+    """Losses of the first steps of an epoch, each on another batch."""
+    data.fetch(workload(CELL.workload), CELL.scale)
+    cell = replace(CELL, backend=backend, device=device)
+    done = subprocess.run(
+        [sys.executable, "-m", "tests.curve_child", cell.id],
+        cwd=Path(__file__).parents[1],
+        env=worker_environment(backend=backend, device=device),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    losses: list[float] = json.loads(done.stdout.splitlines()[-1])
+    return losses
+
+
+@pytest.fixture(scope="module")
+def of_one() -> list[float]:
+    """The curve of one device, which is that of every backend."""
+    return curve("jax", "cpu")
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_two_devices_have_the_losses_of_one_step_by_step(backend: str, of_one: list[float]) -> None:
+    assert len(of_one) == 12
+    assert of_one[-1] < 0.6 * of_one[0], "the curve falls to half"
+    assert curve(backend, "cpu-x2") == pytest.approx(of_one, rel=1e-4)
+
+
+@pytest.mark.frameworks
+def test_gradients_that_are_not_summed_over_the_devices_fail_the_gate(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Planted in both processes of a run: each trains on its own share of the batch."""
+    data.fetch(workload(CELL.workload), CELL.scale)
+    paths = [str(PLANTED / "unreduced"), str(PLANTED.parents[1])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(paths))
+    ended = run(replace(CELL, backend="torch", device="cpu-x2"), GATE_ONLY)
+    assert ended.status == "numerics", (ended.reason, ended.log_tail)
 
 
 @pytest.mark.parametrize(

@@ -341,8 +341,9 @@ def test_a_change_of_a_package_that_decides_changes_every_key_and_is_recorded(
     """What one compiler planned is not told as what another one would; both are known by name."""
     monkeypatch.setenv("EPOCHMARK_CACHE", str(tmp_path))
     monkeypatch.setattr(preflight, "_missing", lambda *_: "")
+    asked = iter("abc")
     monkeypatch.setattr(preflight.Planner, "_asked", lambda *_: Figures(next(asked), 1, 1, 1))
-    chosen, of, asked = cell("lstm_eta", backend), target(device), iter("abc")
+    chosen, of = cell("lstm_eta", backend), target(device)
     chosen = replace(chosen, device=of.device)
     programs, digests = [], set()
     for version in ("1", "2"):
@@ -496,3 +497,14 @@ def test_committed_forecasts_are_of_the_declared_batches(name: str) -> None:
         workload_name, scale = key.split("/")[:2]
         assert one.batch_size == workload(workload_name).scales[scale].batch_size
         assert key.endswith(f"/{name}")
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_what_the_readme_shows_was_planned(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """At standard scale, the functional model in every precision that the device has units for."""
+    monkeypatch.setattr(preflight, "_missing", lambda *_: "")
+    found, of = read_forecasts(ROOT / "results", name), target(name)
+    for chosen in cells_of(of, "standard", ["*/functional/*"]):
+        # A step in TensorFloat-32 has the tensors of one in float32.
+        if chosen.precision != "tensorfloat32" and barred(chosen, of) is None:
+            assert found[name_of(chosen, of)].outcome in (FITS, TOO_LARGE), chosen.id

@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from harness.backends import Devices, Loss, absent, pipelines, says_out_of_memory, too_few
 from harness.workload import Array, Batch
 
-# The Keras default for a machine without a GPU: tf.function graphs, no XLA.
+# tf.function graphs, no XLA: the Keras default without a GPU. Here on one too, where Keras's own
+# would be XLA, so that both devices compute alike.
 JIT_COMPILE = False
 
 PROCESS_PER_DEVICE = False
