@@ -49,7 +49,7 @@ OPTIMIZER = replace(
 )
 
 DROPOUT = 0.1
-COPIES = 1000
+COPIES = 2000
 """Of each sentence, in one batch: every copy draws for itself."""
 
 Batches = tuple[Array, Array]
