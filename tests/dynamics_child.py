@@ -206,8 +206,9 @@ def ours(backend_name: str, work: Path) -> dict[str, Any]:
         return Ours(backend_name, style, pinned, architecture, OPTIMIZER, work).first(copied(work))
 
     torch = backend_name == "torch"  # what is the same on every backend is looked at on one
+    styles = ("functional", "custom_loop") if torch else ("functional",)
     return {
-        "losses": {style: losses(style) for style in ("functional", "custom_loop")},
+        "losses": {style: losses(style) for style in styles},
         "faults": {name: losses("functional", o) for name, o in FAULTS.items()} if torch else {},
         "dropout": with_dropout("functional"),
         "wrong_dropout": [with_dropout("functional", rate) for rate in (0.0, 0.2)] if torch else [],
