@@ -21,7 +21,6 @@ import numpy as np
 from harness import weights
 from harness.backends import backend
 from harness.cells import Cell
-from harness.environment import cpu_count
 from harness.schema import Protocol
 from harness.stages import Job, Measurement
 from harness.workload import Array, Optimizer, Scale, Schedule
@@ -195,7 +194,8 @@ FAULTS: dict[str, Optimizer] = {
 
 
 def ours(backend_name: str, work: Path) -> dict[str, Any]:
-    pinned = backend(backend_name).configure("float32", cpu_count())
+    # One thread: for so small a network more would wait for each other.
+    pinned = backend(backend_name).configure("float32", 1)
 
     def losses(style: str, optimizer: Optimizer = OPTIMIZER) -> list[float]:
         built = Ours(backend_name, style, pinned, SMALL, optimizer, work)
