@@ -18,7 +18,7 @@ from harness.child import Ended
 from harness.errors import ResultsError, UsageError
 from harness.noise import Floor, floor_of, read_floors, write_floors
 from harness.probes import CpuReading
-from harness.schema import Block, Contention, Report, Run, Samples
+from harness.schema import Block, Contention, Protocol, Report, Run, Samples
 from harness.stages import Job
 from harness.units import formatted
 from tests.benchmarks.calibration import GROUP, alarmed
@@ -188,7 +188,8 @@ def worker(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., lis
 
 
 def published(results: Path, **changes: object) -> Run:
-    run = make_run(samples=Samples(steady=(Block(10, 0.1),) * 3), seed=2016, **changes)
+    given: dict[str, object] = {"protocol": Protocol(timeout_s=300.0), "seed": 2016, **changes}
+    run = make_run(samples=Samples(steady=(Block(10, 0.1),) * 3), **given)
     write_session(results, run, session="old")
     return run
 
