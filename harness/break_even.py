@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from harness.compare import rankable
 from harness.cost import Cost, break_even, exactly
 from harness.units import ABSENT
 
@@ -22,12 +23,12 @@ GROUP = ["machine", "workload", "scale", "phase", "device", "batch_size"]
 
 
 def with_break_even(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of a summary with both columns; a group is one workload on one machine."""
+    """Rows of a summary with both columns; a group is the ranked ones of a workload on a machine."""
     found = rows.copy()
     found[BREAK_EVEN] = nan
     found[AGAINST] = ""
     known = rows["fixed_cost_usd"].notna() & rows["cost_per_epoch_usd"].notna()
-    for _, group in rows[known & (rows["status"] == "ok")].groupby(GROUP, observed=True):
+    for _, group in rows[known & rankable(rows)].groupby(GROUP, observed=True):
         costs = _costs(group)
         base = min(costs, key=lambda place: costs[place].fixed_usd)
         found.loc[group.index, AGAINST] = rows["cell"].astype(str)[base]

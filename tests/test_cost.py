@@ -132,6 +132,15 @@ def test_break_even_is_held_against_the_cheapest_start() -> None:
     assert " epochs" not in said["torch"]
 
 
+def test_a_disturbed_row_breaks_even_with_none() -> None:
+    frame = rows(("torch", 2.0, 3.0), ("jax", 7.0, 1.0), ("tensorflow", 4.0, 3.5))
+    found = with_break_even(
+        summary(frame).assign(contended=lambda one: one["backend"] == "torch")
+    ).set_index("backend")
+    assert found.loc["torch", AGAINST] == ""
+    assert found.loc["jax", AGAINST] == CELL.replace("jax", "tensorflow")
+
+
 def test_the_interval_of_a_cost_is_that_of_its_time() -> None:
     runs = [
         make_run(
