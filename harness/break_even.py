@@ -23,7 +23,7 @@ GROUP = ["machine", "workload", "scale", "phase", "device", "batch_size"]
 
 
 def with_break_even(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of a summary with both columns; a group is the ranked ones of a workload on a machine."""
+    """Rows of a summary with both columns; a group is one workload's ranked ones on a machine."""
     found = rows.copy()
     found[BREAK_EVEN] = nan
     found[AGAINST] = ""
