@@ -19,6 +19,7 @@ from typing import Any
 
 import pytest
 from axe_playwright_python.sync_playwright import Axe
+from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, sync_playwright
 
 from harness.report.build import build
@@ -529,6 +530,22 @@ def test_a_site_of_bad_input_opens(
         assert overflow(one.page) <= 0, name
         assert one.page.locator("#told").inner_text() == "", name
     assert len(names) == (1 if make is nothing else 8)
+    assert one.troubles == []
+
+
+def test_the_heat_map_downloads_as_a_picture_of_what_it_shows(browser: Browser, site: Path) -> None:
+    """The colour of its best cells, and letters on them."""
+    one = visit(browser, site.as_uri())
+    one.open("index.html")
+    heat = one.page.locator("[data-when]:visible .table")
+    colour_of = "cell => getComputedStyle(cell).backgroundColor"
+    wanted = heat.locator("td.h0").first.evaluate(colour_of)
+    with one.page.expect_download() as waiting:
+        heat.get_by_role("button", name="Download as PNG").click()
+    picture = Image.open(waiting.value.path()).convert("RGB")
+    colours = {colour for _, colour in picture.getcolors(1 << 24) or []}
+    assert tuple(map(int, re.findall(r"\d+", wanted)[:3])) in colours
+    assert len(colours) > 50  # smoothed letters have shades of their own
     assert one.troubles == []
 
 

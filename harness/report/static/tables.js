@@ -39,11 +39,22 @@
       });
       head.append(button);
     }
-    const csv = made("button", { type: "button", textContent: "CSV" });
-    csv.setAttribute("aria-label", `Download as CSV: ${table.caption.textContent}`);
-    csv.addEventListener("click", () => download(`${name}.csv`, asCsv(table)));
+    const csv = tool("CSV", table, () =>
+      download(`${name}.csv`, new Blob([asCsv(table)], { type: "text/csv" })));
     box.append(made("div", { className: "tools" }, csv));
+    // One whose colours mean something is a chart as well.
+    if (table.querySelector(".h0")) {
+      csv.before(tool("PNG", table, () =>
+        window.epochmark.painted(table).toBlob((blob) => download(`${name}.png`, blob))));
+    }
     order(box);
+  }
+
+  function tool(kind, table, click) {
+    const button = made("button", { type: "button", textContent: kind });
+    button.setAttribute("aria-label", `Download as ${kind}: ${table.caption.textContent}`);
+    button.addEventListener("click", click);
+    return button;
   }
 
   // Puts the rows into the order that was chosen, or back into their own; false for no such column.
@@ -110,8 +121,8 @@
     return lines.map((cells) => spread(cells).map(field).join(",")).join("\n") + "\n";
   }
 
-  function download(name, text) {
-    const url = URL.createObjectURL(new Blob([text], { type: "text/csv" }));
+  function download(name, blob) {
+    const url = URL.createObjectURL(blob);
     made("a", { href: url, download: name }).click();
     setTimeout(() => URL.revokeObjectURL(url), 1000);
   }
