@@ -1,8 +1,9 @@
 """An accelerator, watched by the parent while a worker uses it: before, after and in between.
 
-A probe is a device and a function that reads it. NVIDIA's devices have one (`harness.nvml`), and
-AMD's (`harness.amd`), on which no cell runs. TPUs have none: the memory of a TPU is known only to
-the process that holds it (JAX's `memory_stats`), so that it belongs to the worker's own report.
+A probe is a device and a function that reads it. NVIDIA's devices have one (`harness.nvml`), AMD's
+(`harness.amd`), on which no cell runs, and TPUs (`harness.tpu`). A TPU answers only the process
+that holds it, so the worker itself reads it, at both ends of the run: nothing samples beside a
+timed step.
 """
 
 from __future__ import annotations
@@ -118,7 +119,10 @@ class Own:
 
 
 class Watch:
-    """Reads a probe when its context is entered and left, and `hz` times a second in between."""
+    """Reads a probe when its context is entered and left, and `hz` times a second in between.
+
+    0 is not at all in between.
+    """
 
     def __init__(self, probe: Probe, hz: float = SAMPLING_HZ) -> None:
         self._probe = probe
@@ -131,11 +135,13 @@ class Watch:
 
     def __enter__(self) -> Watch:
         self._before = self._read()
-        self._sampling.start()
+        if self._hz:
+            self._sampling.start()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._sampling.stop()
+        if self._hz:
+            self._sampling.stop()
         self._after = self._read()
 
     @property

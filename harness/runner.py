@@ -377,6 +377,7 @@ def _measured(blank: Run, cell: Cell, extras: Extras) -> Run:
             gate=report.gate,
             loss_scaling=report.loss_scaling,
             data=report.data,
+            accelerators=seen or report.accelerators,
             quality_target=_target(cell, report.samples),
         )
         if cell.device_kind == "tpu":

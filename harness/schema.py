@@ -374,6 +374,7 @@ class Report:
     gate: Gate
     data: DataOrigin | None
     loss_scaling: LossScaling | None = None
+    accelerators: tuple[Accelerator, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -11,10 +11,12 @@ import json
 import os
 import sys
 import traceback
+from contextlib import ExitStack
 from dataclasses import asdict
 from typing import Any, TextIO
 
-from harness import probes, several
+from harness import probes, several, tpu
+from harness.accelerators import Watch, seen
 from harness.backends import Backend, backend
 from harness.cells import BACKENDS, Cell
 from harness.clock import since_process_start
@@ -66,11 +68,15 @@ def measure(job: Job, pipe: TextIO) -> Report:
     )
     baseline = None
     framework: Backend | None = None
+    held = ExitStack()
+    watches: list[Watch] = []
     try:
         framework = backend(job.cell.backend)
         measurement.numerics |= framework.configure(job.cell.precision, cpu_count())
         if job.cell.device_kind != "cpu":
             measurement.numerics |= framework.accelerator(job.cell.device_kind)
+            probed = (tpu.probe(device) for device in framework.tpus()[: job.cell.device_count])
+            watches = [held.enter_context(Watch(probe, hz=0.0)) for probe in probed]
         if job.cell.device_count > 1:
             several.spread(measurement, framework)
         started = since_process_start()
@@ -86,6 +92,7 @@ def measure(job: Job, pipe: TextIO) -> Report:
             error, framework
         )
     measurement.watch.stop()
+    held.close()
     others = [name for name in BACKENDS if name != job.cell.backend and name in sys.modules]
     measurement.numerics["other_frameworks_loaded"] = ", ".join(others) or "none"
     if framework is not None:
@@ -108,6 +115,7 @@ def measure(job: Job, pipe: TextIO) -> Report:
         gate=measurement.gate,
         data=measurement.origin,
         loss_scaling=measurement.loss_scaling,
+        accelerators=seen(watches),
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import subprocess
 import sys
@@ -11,7 +12,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import data, stages
+from harness import data, stages, tpu, worker
+from harness.accelerators import Watch
 from harness.cells import BACKENDS, Cell
 from harness.environment import recorded_variables, worker_environment
 from harness.registry import workload
@@ -46,6 +48,61 @@ def test_a_worker_never_falls_back_to_the_processor(
     assert ended.reason.startswith(f"{backend} sees no {device.upper()}")
     assert ended.report is not None
     assert ended.report.samples.steady == ()
+
+
+class Tpu:
+    """What JAX tells of a TPU, to the process that holds it."""
+
+    device_kind = "TPU v5 lite"
+
+    def __init__(self, *in_use: int | None) -> None:
+        self._in_use = iter(in_use)
+
+    def memory_stats(self) -> dict[str, int] | None:
+        used = next(self._in_use)
+        if used is None:
+            raise RuntimeError("UNAVAILABLE: the device is halted\nand more")
+        return {"bytes_in_use": used, "bytes_limit": 16 * 2**30}
+
+
+def test_a_tpu_is_read_by_its_process_at_both_ends_of_a_run() -> None:
+    with Watch(tpu.probe(Tpu(0, 100, 300)), hz=0.0) as watch:
+        pass
+    found = watch.accelerator()
+    assert (found.device.probe, found.device.name) == ("jax", "TPU v5 lite")
+    assert found.device.memory_bytes == 16 * 2**30
+    assert found.device.driver.startswith("libtpu ")
+    assert (found.sampling_hz, found.samples) == (0.0, 0)
+    assert [end and end.memory_used_bytes for end in (found.before, found.after)] == [100, 300]
+    assert found.peak_own_memory_bytes == 300
+    assert (found.throttled, found.other_processes, found.failure) == (False, None, "")
+
+
+def test_a_workers_report_has_what_the_tpus_of_its_cell_told(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    framework = SimpleNamespace(
+        configure=lambda precision, threads: {},
+        accelerator=lambda device: {"platform": device},
+        tpus=lambda: [Tpu(0, 100, 300), Tpu(0, 1, 2)],
+        device_peak_bytes=lambda: 400,
+    )
+    for module in (worker, stages):
+        monkeypatch.setattr(module, "backend", lambda name: framework)
+    monkeypatch.setattr(Measurement, "run", lambda self: None)
+    report = worker.measure(Job(cell("jax", "tpu"), 1, Protocol()), io.StringIO())
+    assert report.status == "ok", report.reason
+    (found,) = report.accelerators
+    assert (found.before and found.before.memory_used_bytes, found.peak_own_memory_bytes) == (
+        (100, 300)
+    )
+    assert report.memory.device_peak_bytes == 400
+
+
+def test_a_tpu_that_is_lost_says_so_and_ends_nothing() -> None:
+    with Watch(tpu.probe(Tpu(0, 100, None)), hz=0.0) as watch:
+        pass
+    assert watch.accelerator().failure == "UNAVAILABLE: the device is halted"
 
 
 def test_memory_on_a_gpu_is_taken_as_it_is_needed() -> None:

@@ -28,7 +28,7 @@ from harness.stages import Job
 from harness.store import SessionWriter, read_file
 from harness.support import Support
 from harness.workload import Workload
-from tests.records import ENVIRONMENT, PRICE, make_run, write_session
+from tests.records import ACCELERATOR, ENVIRONMENT, PRICE, make_run, write_session
 
 RESULTS = Path("results")
 JAX = "bert/smoke/train/jax/float32/functional/cpu"
@@ -867,10 +867,12 @@ def test_the_peak_of_a_tpu_is_that_of_the_one_that_the_worker_held(
     monkeypatch.setattr(runner, "support", lambda cell: Support("supported"))
     chosen = replace(cell(JAX), device="tpu", precision="mixed_bfloat16")
     numerics = {"device_kind": kind} if kind else {}
-    worker.answers[chosen.id] = Ended(replace(REPORT, numerics=numerics), "ok", "", "", 1.0)
+    report = replace(REPORT, numerics=numerics, accelerators=(ACCELERATOR,))
+    worker.answers[chosen.id] = Ended(report, "ok", "", "", 1.0)
     session = runner.new_session(
         [chosen], plan="", only=(), replicates=1, order_seed=1, protocol=Protocol()
     )
     run = runner.execute(session, Planned(0, chosen, 0), runner.Extras())
     assert run.peak == (documented(name, "mixed_bfloat16") if name else None)
     assert ("mfu" in run.metrics) == bool(name)
+    assert run.accelerators == (ACCELERATOR,)

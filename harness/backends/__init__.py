@@ -7,7 +7,7 @@ hand-written function of the backend.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib import import_module
@@ -92,6 +92,9 @@ class Backend(Protocol):
 
         Raises WorkerError `unavailable` when the framework sees no such device.
         """
+
+    def tpus(self) -> Sequence[Any]:
+        """The TPUs that this process holds, as JAX has them; none under another framework."""
 
     def spread(self, devices: Devices) -> dict[str, str]:
         """Train what is built from now on on all devices, each with its share of the batch.

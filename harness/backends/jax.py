@@ -35,6 +35,10 @@ def accelerator(device: str) -> dict[str, str]:
     return {"platform": device, "device_kind": jax.devices()[0].device_kind}
 
 
+def tpus() -> list[Any]:
+    return [device for device in jax.local_devices() if device.platform == "tpu"]
+
+
 def spread(devices: Devices) -> dict[str, str]:
     there = keras.distribution.list_devices(devices.kind)
     if len(there) < devices.count:

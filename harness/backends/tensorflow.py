@@ -44,6 +44,10 @@ def accelerator(device: str) -> dict[str, str]:
     return {"platform": device, "device_kind": str(details.get("device_name", ""))}
 
 
+def tpus() -> tuple[()]:
+    return ()
+
+
 def spread(devices: Devices) -> dict[str, str]:
     kind = devices.kind.upper()
     if devices.kind == "cpu":

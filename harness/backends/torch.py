@@ -51,6 +51,10 @@ def accelerator(device: str) -> dict[str, str]:
     return {"platform": device, "device_kind": torch.cuda.get_device_name()}
 
 
+def tpus() -> tuple[()]:
+    return ()
+
+
 def spread(devices: Devices) -> dict[str, str]:
     if devices.kind == "gpu":
         there = torch.cuda.device_count()
