@@ -85,7 +85,7 @@ FIGURES: Sequence[tuple[str, str, Callable[[Record], str]]] = (
      _contended("identical")),
     ("slower code in `ab` beside that process", "slower", _contended("slower")),
     ("the harness adds to a step, at most", "1 %",
-     _most("overhead", lambda entry: 100 * entry["added_share"], "{:.2f} %")),
+     _most("overhead", lambda entry: 100 * entry["added_share"], "{:.3f} %")),
     ("the harness adds to peak memory, at most", "100 MiB",
      _most("memory", lambda entry: entry["added_bytes"] / MIB, "{:.0f} MiB")),
     ("`compare` over 100,000 rows", "3 s", _rows("compare")),
