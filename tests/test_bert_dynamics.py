@@ -6,9 +6,6 @@ decay of the rate to zero, dropout; and a run's training from published weights.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -22,14 +19,13 @@ from safetensors.numpy import save_file
 from harness import data, weights
 from harness.cells import BACKENDS, Cell
 from harness.child import run_worker
-from harness.environment import worker_environment
 from harness.registry import workload
 from harness.schema import Protocol
 from harness.stages import Job
 from tests.dynamics_child import FAULTS, LENGTH, NORM, SMALL, STEPS, TOTAL
+from tests.workers import answer, finished
 from workloads.bert import TINY, WORKLOAD, Architecture, checkpoint
 
-ROOT = Path(__file__).parents[1]
 BOUND = 3e-5
 SEED = 2013
 each_backend = pytest.mark.parametrize("backend", BACKENDS)
@@ -84,16 +80,10 @@ def work(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @cache
 def child(what: str, work: Path) -> Mapping[str, Any]:
     """What the reference, or a backend's one process, saw."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.dynamics_child", what, str(work)],
-        cwd=ROOT,
-        env=worker_environment(backend=what if what in BACKENDS else "torch", device="cpu"),
-        capture_output=True,
-        text=True,
-        check=False,
+    done = finished(
+        "dynamics_child", what, str(work), backend=what if what in BACKENDS else "torch"
     )
-    assert done.returncode == 0, done.stderr[-4000:]
-    found: Mapping[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found: Mapping[str, Any] = answer(done)
     return found
 
 

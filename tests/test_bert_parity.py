@@ -7,8 +7,6 @@ BertModel on torch with its plain attention.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -25,12 +23,11 @@ from safetensors.numpy import save_file
 from harness.cache import cache_folder
 from harness.cells import BACKENDS
 from harness.downloads import PypiPackage
-from harness.environment import worker_environment
 from harness.errors import DataError
 from harness.workload import Scale
+from tests.workers import answer, finished
 from workloads.bert import WORKLOAD, Architecture, checkpoint, data
 
-ROOT = Path(__file__).parents[1]
 STYLES = ("sequential", "functional", "subclassing")
 each_scale = pytest.mark.parametrize("scale", WORKLOAD.scales.values(), ids=WORKLOAD.scales)
 
@@ -366,18 +363,12 @@ def work(published: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 @cache
 def child(what: str, published: Path, work: Path) -> Mapping[str, Any]:
     """What the reference, or a backend's one process, saw."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.bert_child", what, str(published), str(work)],
-        cwd=ROOT,
-        env=worker_environment(backend=what if what in BACKENDS else "torch", device="cpu"),
-        capture_output=True,
-        text=True,
-        check=False,
+    done = finished(
+        "bert_child", what, str(published), str(work), backend=what if what in BACKENDS else "torch"
     )
-    assert done.returncode == 0, done.stderr[-4000:]
     # Keras's words for a layer that makes its weights in `call`, and cannot be saved or loaded.
     assert "unbuilt state" not in done.stderr
-    found: Mapping[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found: Mapping[str, Any] = answer(done)
     return found
 
 

@@ -5,13 +5,9 @@ It runs over what the registry holds: a new workload is under it without a chang
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from itertools import combinations
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,14 +15,12 @@ import pytest
 
 from harness import data
 from harness.cells import BACKENDS, Cell
-from harness.environment import worker_environment
 from harness.registry import workloads
 from harness.workload import PIPELINES
-from tests.workers import GATE_CELLS, gate_of
+from tests.workers import GATE_CELLS, answer, finished, gate_of
 
 pytestmark = pytest.mark.frameworks
 
-ROOT = Path(__file__).parents[1]
 STYLES = ("sequential", "functional", "subclassing")
 MIXED = {"mixed_bfloat16": "bfloat16", "mixed_float16": "float16"}
 
@@ -42,18 +36,9 @@ def seen(backend: str) -> Mapping[str, Any]:
     """What the backend's one process saw of every workload."""
     for workload in workloads().values():
         data.fetch(workload, next(iter(workload.scales)))
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.contract_child", backend],
-        cwd=ROOT,
-        # What is computed counts here, not how fast; on jax compiling takes most of the time.
-        env=worker_environment(backend=backend, device="cpu")
-        | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "1"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    found: Mapping[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    # What is computed counts here, not how fast; on jax compiling takes most of the time.
+    done = finished("contract_child", backend, backend=backend, JAX_DISABLE_MOST_OPTIMIZATIONS="1")
+    found: Mapping[str, Any] = answer(done)
     return found
 
 

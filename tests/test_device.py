@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 import io
-import json
-import subprocess
-import sys
 from hashlib import sha256
-from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
@@ -19,9 +15,8 @@ from harness.environment import recorded_variables, worker_environment
 from harness.registry import workload
 from harness.schema import Protocol
 from harness.stages import Job, Measurement
-from tests.workers import GATE_ONLY, run
+from tests.workers import GATE_ONLY, answer, finished, run
 
-ROOT = Path(__file__).parents[1]
 UUID = "8f2c1d2e-0000-1111-2222-333344445555"
 
 
@@ -148,16 +143,8 @@ def test_a_peak_that_cannot_be_reset_is_recorded_as_that_of_the_whole_process(
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_what_a_gpus_frameworks_raise_without_memory_is_out_of_memory(backend: str) -> None:
     """Of the real classes, in a process that has them; other errors of the same classes are not."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.memory_child", backend],
-        cwd=ROOT,
-        env=worker_environment(backend=backend, device="cpu"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    done = finished("memory_child", backend, backend=backend)
+    found = answer(done)
     assert {what: not what.startswith("other") for what in found} == found
 
 

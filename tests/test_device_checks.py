@@ -5,11 +5,8 @@ The same process, with faults planted in it; what only a GPU has comes from made
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,11 +14,10 @@ import pytest
 from harness import device_checks, fitness_devices
 from harness.cells import BACKENDS, Cell
 from harness.device_checks import Tried, judged
-from harness.environment import worker_environment
 from harness.fitness import Check
 from harness.fitness_devices import Examined
+from tests.workers import answer, finished
 
-ROOT = Path(__file__).parents[1]
 GIB = 2**30
 H100 = "NVIDIA H100 80GB HBM3"
 GOOD = Tried(
@@ -50,16 +46,8 @@ def unfit(found: Tried, *, missed: bool = True) -> set[str]:
 @pytest.fixture(scope="module")
 def planted() -> dict[str, dict[str, Any]]:
     """By the fault's name, what JAX shows with it; its dispatch is asynchronous here too."""
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.device_faults", "jax"],
-        cwd=ROOT,
-        env=worker_environment(backend="jax", device="cpu"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    found: dict[str, dict[str, Any]] = json.loads(done.stdout.splitlines()[-1])
+    done = finished("device_faults", "jax", backend="jax")
+    found: dict[str, dict[str, Any]] = answer(done)
     return found
 
 

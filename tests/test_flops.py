@@ -10,23 +10,18 @@ last turn of a loop that of lstm_eta at smoke 3.9 %.
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness import data
-from harness.environment import worker_environment
 from harness.registry import workloads
+from tests.workers import answer, finished
 
 pytestmark = pytest.mark.frameworks
 
-ROOT = Path(__file__).parents[1]
 COUNTERS = ("jax", "torch")
 # Scale full is the network of standard; tests/test_cells.py holds that.
 SCALES = [
@@ -42,16 +37,8 @@ def seen(backend: str) -> Mapping[str, Any]:
     """What the backend's one process counted."""
     for workload in workloads().values():
         data.fetch(workload, next(iter(workload.scales)))
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.flops_child", backend],
-        cwd=ROOT,
-        env=worker_environment(backend=backend, device="cpu"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    found: Mapping[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    done = finished("flops_child", backend, backend=backend)
+    found: Mapping[str, Any] = answer(done)
     return found
 
 

@@ -6,11 +6,8 @@ And bad files: each ends in one sentence that names the file and what was expect
 from __future__ import annotations
 
 import io
-import json
 import pickle
 import re
-import subprocess
-import sys
 from collections.abc import Callable, Iterable, Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -23,10 +20,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from harness import data
-from harness.environment import worker_environment
 from harness.errors import DataError
 from harness.localdata import LocalFolder
 from harness.workload import Array, Optimizer, Scale, Workload
+from tests.workers import answer, finished
 from workloads.bert import data as bert
 from workloads.bert import sst2
 from workloads.lstm_eta import data as lstm_eta
@@ -600,16 +597,8 @@ def test_numbers_of_records_are_read_to_the_last_bit(tmp_path: Path) -> None:
 @pytest.mark.frameworks
 def test_records_of_tensorflows_own_writer_are_read_as_tensorflow_reads_them(root: Path) -> None:
     folder, version = imagenet_folder(root), root / "imagenet2012" / "5.1.0"
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.tfrecord_child", str(folder), str(version)],
-        env=worker_environment(backend="tensorflow", device="cpu"),
-        cwd=Path(__file__).parents[1],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    read = json.loads(done.stdout.splitlines()[-1])
+    done = finished("tfrecord_child", str(folder), str(version), backend="tensorflow")
+    read = answer(done)
     assert sorted(len(pictures) for pictures in read.values()) == [2, 2, 3]
     for name, pictures in read.items():
         content = (version / name).read_bytes()

@@ -2,25 +2,19 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import pytest
 
 from harness import data
 from harness.cells import BACKENDS, Cell
-from harness.environment import worker_environment
 from harness.metrics import derive
 from harness.registry import workload
 from harness.schema import LossScaling, Protocol
 from harness.schema_json import UPGRADES
 from tests.records import make_run
-from tests.workers import run
+from tests.workers import answer, finished, run
 
-ROOT = Path(__file__).parents[1]
 CELL = Cell("recommender", "smoke", "train", "jax", "mixed_float16", "custom_loop", "cpu")
 
 
@@ -59,16 +53,8 @@ def test_a_step_that_overflows_is_skipped_and_counted(backend: str, style: str) 
     """From a scale of 2^30 on, the first steps overflow; a process of its own does them."""
     data.fetch(workload(CELL.workload), CELL.scale)
     cell = replace(CELL, backend=backend, api_style=style)
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.overflow_child", cell.id],
-        cwd=ROOT,
-        env=worker_environment(backend=backend, device="cpu"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    found = json.loads(done.stdout.splitlines()[-1])
+    done = finished("overflow_child", cell.id, backend=backend)
+    found = answer(done)
     steps = found["steps"]
     skipped = [step for step in steps if not step["moved"]]
     assert 1 <= len(skipped) < len(steps)

@@ -6,9 +6,6 @@ gradient of every weight. The declared sizes are checked by arithmetic that know
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import pairwise
@@ -18,11 +15,10 @@ from typing import Any
 import pytest
 
 from harness.cells import BACKENDS
-from harness.environment import worker_environment
 from harness.workload import Scale
+from tests.workers import answer, finished
 from workloads.recommender import WORKLOAD
 
-ROOT = Path(__file__).parents[1]
 SCALE = WORKLOAD.scales["standard"]
 
 # Largest difference accepted, as a share of the largest value of that tensor.
@@ -76,16 +72,8 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, 
 
 
 def child(what: str, backend_name: str, folder: Path) -> Any:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.neumf_child", what, str(folder)],
-        cwd=ROOT,
-        env=worker_environment(backend=backend_name, device="cpu"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    done = finished("neumf_child", what, str(folder), backend=backend_name)
+    return answer(done)
 
 
 @cache

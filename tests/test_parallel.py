@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +11,6 @@ import pytest
 from harness import data, venvs
 from harness import support as support_module
 from harness.cells import BACKENDS, Cell
-from harness.environment import worker_environment
 from harness.metrics import derive
 from harness.plans import PLANS, planned
 from harness.registry import workload
@@ -25,7 +21,7 @@ from harness.summary import summary
 from harness.support import support
 from harness.table import load_table
 from tests.records import make_run, write_session
-from tests.workers import GATE_ONLY, PLANTED, run
+from tests.workers import GATE_ONLY, PLANTED, answer, finished, run
 
 CELL = Cell("lstm_eta", "smoke", "train", "jax", "float32", "functional", "cpu")
 SHORT = Protocol(min_blocks=3, steady_budget_s=0.1, train_steps=8)
@@ -61,16 +57,8 @@ def curve(backend: str, device: str) -> list[float]:
     """Losses of the first steps of an epoch, each on another batch."""
     data.fetch(workload(CELL.workload), CELL.scale)
     cell = replace(CELL, backend=backend, device=device)
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.curve_child", cell.id],
-        cwd=Path(__file__).parents[1],
-        env=worker_environment(backend=backend, device=device),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-2000:]
-    losses: list[float] = json.loads(done.stdout.splitlines()[-1])
+    done = finished("curve_child", cell.id, backend=backend, device=device)
+    losses: list[float] = answer(done)
     return losses
 
 

@@ -7,8 +7,6 @@ step on PyTorch with what its allocator gives out in a real one.
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from importlib import metadata
@@ -23,7 +21,6 @@ from harness.backends.ahead import Figures, decisive, program_digest
 from harness.cache import cache_folder
 from harness.cells import PRECISIONS, Cell
 from harness.cli import app
-from harness.environment import worker_environment
 from harness.errors import EpochmarkError, ResultsError, UsageError
 from harness.preflight import (
     ERROR,
@@ -45,6 +42,7 @@ from harness.preflight import (
 )
 from harness.registry import workload, workloads
 from harness.targets import TARGETS, target
+from tests.workers import answer, finished
 
 ROOT = Path(__file__).parents[1]
 MADE = Forecast(as_of="2026-11-23", suite_commit="", batch_size=32, outcome=ERROR)
@@ -83,16 +81,8 @@ def test_traced_bytes_are_what_a_real_step_allocates(name: str, style: str, all_
     with planner(target("cuda-h100"), STAMP, optimised=False) as plan:
         traced = plan.figures(chosen, declared)
     assert isinstance(traced, Figures), traced
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.preflight_child", chosen.id],
-        cwd=ROOT,
-        env=worker_environment(backend="torch", device="cpu"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    real = json.loads(done.stdout.splitlines()[-1])["peak_bytes"]
+    done = finished("preflight_child", chosen.id, backend="torch")
+    real = answer(done)["peak_bytes"]
     assert traced.peak_bytes == pytest.approx(real, rel=0.02)
 
 

@@ -7,10 +7,7 @@ statistics that it leaves. The declared sizes are checked by arithmetic that kno
 
 from __future__ import annotations
 
-import json
 import math
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
@@ -19,11 +16,10 @@ from typing import Any
 import pytest
 
 from harness.cells import BACKENDS
-from harness.environment import worker_environment
 from harness.workload import Scale
+from tests.workers import answer, finished
 from workloads.resnet50 import WORKLOAD
 
-ROOT = Path(__file__).parents[1]
 SCALE = WORKLOAD.scales["standard"]
 
 # Largest differences accepted, as shares of the largest value of that tensor: about ten times what
@@ -103,16 +99,8 @@ def reference(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Path, 
 
 
 def child(what: str, backend_name: str, folder: Path) -> Any:
-    done = subprocess.run(
-        [sys.executable, "-m", "tests.resnet50_child", what, str(folder)],
-        cwd=ROOT,
-        env=worker_environment(backend=backend_name, device="cpu"),
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
-    return json.loads(done.stdout.splitlines()[-1])
+    done = finished("resnet50_child", what, str(folder), backend=backend_name)
+    return answer(done)
 
 
 @cache

@@ -1,23 +1,31 @@
-"""Starts real workers for tests, on the suite's own workloads and on the planted ones."""
+"""Starts real workers for tests, on the suite's own workloads and on the planted ones.
+
+And the tests' own modules that import a framework, each in a process like a worker's.
+"""
 
 from __future__ import annotations
 
+import json
+import subprocess
 import sys
 from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from harness import data
 from harness.cells import Cell
 from harness.child import Ended, run_worker
+from harness.environment import worker_environment
 from harness.registry import workload
 from harness.schema import Protocol
 from harness.stages import Job
 from harness.workload import Workload
 
+ROOT = Path(__file__).parents[1]
 PLANTED = Path(__file__).parent / "planted"
 GATE_ONLY = Protocol(stop_after="gate")
 
@@ -54,6 +62,27 @@ def gate_of(cell: Cell) -> Ended:
     """A real cell, stopped after its gate; run once for all tests that look at it."""
     data.fetch(workload(cell.workload), cell.scale)
     return run(cell, GATE_ONLY)
+
+
+def finished(
+    module: str, *arguments: str, backend: str, device: str = "cpu", **variables: str
+) -> subprocess.CompletedProcess[str]:
+    """`python -m tests.MODULE ARGUMENTS` in a worker's environment; it must end well."""
+    done = subprocess.run(
+        [sys.executable, "-m", f"tests.{module}", *arguments],
+        cwd=ROOT,
+        env=worker_environment(backend=backend, device=device, variables=variables),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    return done
+
+
+def answer(done: subprocess.CompletedProcess[str]) -> Any:
+    """What a process printed last, as JSON."""
+    return json.loads(done.stdout.splitlines()[-1])
 
 
 def planted_workload(where: str) -> Workload:
