@@ -76,10 +76,12 @@ class Failure:
 class Outcome:
     """What is known of a cell so far, or in the end.
 
-    `ended` says which rule ended the pairing: `decided`, `budget`, or `failed`; empty before.
+    `threshold` is the slowdown, as a share, that is no regression yet. `ended` says which rule
+    ended the pairing: `decided`, `budget`, or `failed`; empty before.
     """
 
     cell: Cell
+    threshold: float = 0.0
     pairs: tuple[Pair, ...] = ()
     seconds: float = 0.0
     ended: str = ""
@@ -113,12 +115,12 @@ class Outcome:
             return "slower"
         return "faster" if high < 1.0 else "no difference found"
 
-    def regressed(self, alpha: float, threshold: float) -> bool:
+    def regressed(self, alpha: float) -> bool:
         """Whether the contender is surely slower by more than the threshold, or does not run."""
         if self.failure is not None:
             return self.failure.side == "contender"
         found = self.difference
-        return found is not None and found.interval(alpha)[0] > 1 + threshold
+        return found is not None and found.interval(alpha)[0] > 1 + self.threshold
 
 
 def duel(
@@ -136,7 +138,7 @@ def duel(
     `meet` measures the pair of a number. The budget bounds the seconds: no pair is begun that
     would, by the longest so far, end after it; one pair is measured in any case.
     """
-    outcome = Outcome(cell)
+    outcome = Outcome(cell, threshold)
     began = clock()
     longest = 0.0
     while not outcome.ended:

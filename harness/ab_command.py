@@ -6,15 +6,19 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
+from pathlib import Path
 from textwrap import wrap
 from typing import Any
 
 from harness import answers, runner, sides
 from harness.ab import PROTOCOL, Outcome, differences, duel, measure_pair
+from harness.cellbook import book
 from harness.cells import Cell
 from harness.child import Installation
 from harness.errors import UsageError
+from harness.noise import read_floors
 from harness.plans import planned, runnable
+from harness.probes import machine_name
 from harness.statistics import ALPHA, POWER
 from harness.units import percent, ruled
 
@@ -25,7 +29,11 @@ Say = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Request:
-    """The arguments of the command; `threshold` is a share, `budget_s` is of each cell."""
+    """The arguments of the command; `budget_s` is of each cell.
+
+    `threshold` is a share, or None for what a pair of the same code stays below on this machine,
+    by the calibrations in `results`.
+    """
 
     baseline: str
     contender: str
@@ -33,10 +41,22 @@ class Request:
     contender_variables: tuple[str, ...]
     plan: str | None
     only: tuple[str, ...]
-    threshold: float
+    threshold: float | None
     budget_s: float
     timeout_s: float
+    results: Path = Path("results")
     alpha: float = ALPHA
+
+
+def share(percent: str) -> float:
+    """A threshold as it is given, as a share. Raises UsageError for anything else."""
+    try:
+        found = float(percent) / 100
+    except ValueError:
+        found = -1.0
+    if not 0 <= found < math.inf:
+        raise UsageError(f"{percent!r} is no threshold: give percent, such as 3, or 'noise'.")
+    return found
 
 
 def carry_out(request: Request, say: Say) -> tuple[list[Outcome], bool]:
@@ -47,6 +67,7 @@ def carry_out(request: Request, say: Say) -> tuple[list[Outcome], bool]:
     if request.baseline == request.contender and variables[0] == variables[1]:
         say("Both sides are the same: this measures the noise of the machine.")
     cells = runnable(planned(request.plan, request.only))
+    thresholds = _thresholds(cells, request)
     alpha = request.alpha / len(cells)
     with ExitStack() as stack:
         named = zip((request.baseline, request.contender), variables, strict=True)
@@ -56,10 +77,23 @@ def carry_out(request: Request, say: Say) -> tuple[list[Outcome], bool]:
         runner.prepare_data(cells, say)
         with runner.terminated_as_interrupted():
             outcomes = [
-                _cell(cell, f"[{place}/{len(cells)}]", installations, request, alpha, say)
-                for place, cell in enumerate(cells, 1)
+                _cell(cell, limit, f"[{place}/{len(cells)}]", installations, request, alpha, say)
+                for place, (cell, limit) in enumerate(zip(cells, thresholds, strict=True), 1)
             ]
-    return outcomes, any(outcome.regressed(alpha, request.threshold) for outcome in outcomes)
+    return outcomes, any(outcome.regressed(alpha) for outcome in outcomes)
+
+
+def _thresholds(cells: Sequence[Cell], request: Request) -> list[float]:
+    if request.threshold is not None:
+        return [request.threshold] * len(cells)
+    floors = read_floors(book(request.results, "noise"), machine_name())
+    missing = [cell.id for cell in cells if cell.id not in floors]
+    if missing:
+        raise UsageError(
+            f"This machine's noise is not known for {', '.join(missing)}. Measure it with "
+            "`epochmark doctor --calibrate --only CELL`, or give --threshold in percent."
+        )
+    return [floors[cell.id].in_turns for cell in cells]
 
 
 def _variables(given: Sequence[str]) -> dict[str, str]:
@@ -74,6 +108,7 @@ def _variables(given: Sequence[str]) -> dict[str, str]:
 
 def _cell(
     cell: Cell,
+    threshold: float,
     position: str,
     installations: Sequence[Installation],
     request: Request,
@@ -86,7 +121,7 @@ def _cell(
         cell,
         lambda number: measure_pair(cell, *installations, number=number, protocol=protocol),
         alpha=alpha,
-        threshold=request.threshold,
+        threshold=threshold,
         budget_s=request.budget_s,
         listener=lambda outcome: say(f"    {_progress(outcome, alpha)}"),
     )
@@ -155,7 +190,6 @@ def as_json(outcomes: Sequence[Outcome], request: Request) -> str:
             "contender": request.contender,
             "metric": "step_time_s",
             "alpha": request.alpha,
-            "threshold": request.threshold,
             "cells": [_record(outcome, request, len(outcomes)) for outcome in outcomes],
         }
     )
@@ -174,7 +208,8 @@ def _record(outcome: Outcome, request: Request, cells: int) -> dict[str, Any]:
         "cell": outcome.cell.id,
         **answers.figures(outcome.difference, alpha),
         "verdict": outcome.verdict(alpha),
-        "regressed": outcome.regressed(alpha, request.threshold),
+        "threshold": outcome.threshold,
+        "regressed": outcome.regressed(alpha),
         "ended": outcome.ended,
         "reason": outcome.failure.ended.reason if outcome.failure else "",
         "seconds": round(outcome.seconds, 3),

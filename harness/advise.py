@@ -20,8 +20,9 @@ from harness import statistics
 from harness.cells import SCALES, Cell
 from harness.errors import UsageError
 from harness.noise import Floor
+from harness.ranking import POINT
 from harness.statistics import ALPHA, Difference
-from harness.summary import POINT, latest
+from harness.summary import latest
 
 OBJECTIVES = {
     "cost": "cost_usd",

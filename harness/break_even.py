@@ -8,8 +8,8 @@ from typing import Any
 
 import pandas as pd
 
-from harness.compare import rankable
 from harness.cost import Cost, break_even, exactly
+from harness.ranking import rankable
 from harness.units import ABSENT
 
 BREAK_EVEN = "break_even_epochs"

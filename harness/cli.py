@@ -686,13 +686,18 @@ def ab(
     plan: PlanName = None,
     only: Only = None,
     threshold: Annotated[
-        float, typer.Option(min=0.0, help="Slowdown in percent that is no regression yet.")
-    ] = 0.0,
+        str,
+        typer.Option(
+            metavar="PERCENT|noise",
+            help="Slowdown that is no regression yet; 'noise': this machine's, as calibrated.",
+        ),
+    ] = "0",
     budget: Annotated[float, typer.Option(min=1.0, help="Seconds for each cell.")] = 300.0,
     timeout: Annotated[
         float | None,
         typer.Option(min=1.0, help="Seconds a pair may take, in place of its scale's limit."),
     ] = None,
+    results: Results = RESULTS,
     output: Format = Output.table,
 ) -> None:
     """Run two sides in turns: commits, environments, or sets of flags. 1 is a regression."""
@@ -707,9 +712,10 @@ def ab(
         contender_variables=tuple(env or ()),
         plan=plan,
         only=tuple(only or ()),
-        threshold=threshold / 100,
+        threshold=None if threshold == "noise" else command.share(threshold),
         budget_s=budget,
         timeout_s=timeout or 0.0,
+        results=results,
     )
 
     def say(line: str) -> None:

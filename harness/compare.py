@@ -20,10 +20,8 @@ from harness import statistics
 from harness.cells import AXES
 from harness.errors import UsageError, unknown
 from harness.metrics import METRICS
+from harness.ranking import UNRANKED, rankable
 from harness.statistics import ALPHA, Difference, Rounds
-
-UNRANKED = ("contended", "throttled", "simulated", "altered")
-"""Columns of marks: a row that has one counts on no side of a comparison."""
 
 CROSSABLE = ("backend", "precision", "api_style", "device")
 """Axes over which one workload's cells may be held against each other; precisions, which compute
@@ -320,11 +318,6 @@ def _example(key: str, name: str, baseline: set[Any], contender: set[Any]) -> st
 def usable(side: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Runs that may be ranked, with the metric."""
     return side[rankable(side) & side[metric].notna()]
-
-
-def rankable(side: pd.DataFrame) -> pd.Series[bool]:
-    """Of each run, whether it may be ranked: ok, undisturbed, not edited by hand."""
-    return (side["status"] == "ok") & ~side[list(UNRANKED)].any(axis=1)
 
 
 def _by_cell(side: pd.DataFrame, crossed: Sequence[str], metric: str) -> dict[str, Side]:

@@ -12,8 +12,9 @@ from pathlib import Path
 import pandas as pd
 
 from harness import compare_command, trend_command
-from harness.compare import UNRANKED, compare
+from harness.compare import compare
 from harness.errors import UsageError
+from harness.ranking import UNRANKED
 from harness.table import load_table
 from harness.trend import Step, history
 

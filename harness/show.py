@@ -21,7 +21,7 @@ from harness.cells import AXES
 from harness.columns import FLAGS, INTEGERS, NUMBERS
 from harness.metrics import METRICS, PRICED
 from harness.registry import workloads
-from harness.summary import ENDS, INTERVALS, footnotes, reasons, summary
+from harness.summary import COUNTS, ENDS, INTERVALS, footnotes, reasons, summary
 from harness.units import ABSENT, FORMS, formatted
 
 USUAL = (
@@ -40,6 +40,9 @@ USUAL = (
     "cost_per_epoch_usd",
 )
 """The metrics of the usual table; those that no row has are left out of any."""
+
+SPEEDS = ("step_time_s", "infer_throughput_examples_per_s")
+"""What its processes' interval stands beside: each phase's figure of timed blocks."""
 
 COSTS = (
     "epoch_time_s",
@@ -134,7 +137,7 @@ def _escaped(text: str) -> str:
 
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Strict JSON knows no NaN: what is absent, an empty text too, is null."""
-    plain = {*NUMBERS, *INTEGERS, *ENDS, *FLAGS, BREAK_EVEN, "extrapolated", "altered", "n"}
+    plain = {*NUMBERS, *INTEGERS, *ENDS, *FLAGS, BREAK_EVEN, *COUNTS, "extrapolated", "altered"}
     columns: dict[str, list[Any]] = {}
     for name in rows.columns:
         present = rows[name].notna() if name in plain else rows[name] != ""
@@ -151,7 +154,7 @@ def _printed(rows: pd.DataFrame, view: str) -> _Printed:
     metrics = [name for name in VIEWS[view] if rows[name].notna().any()]
     columns = [column for name in metrics for column in (_own(name), *_beside(name, rows, view))]
     numbers = reasons(rows)
-    replicated = bool((rows["n"] > 1).any())
+    replicated = bool((rows["n"] + rows["left_out"] > 1).any())
     body = []
     for _, row in rows.iterrows():
         texts = [str(row[name]) for name in labels]
@@ -191,8 +194,8 @@ def _own(name: str) -> Column:
 def _beside(name: str, rows: pd.DataFrame, view: str) -> list[Column]:
     """The columns that follow a metric's own."""
     found = []
-    wanted = "cost_per_epoch_usd" if view == "costs" else "step_time_s"
-    if name == wanted and rows[INTERVALS[name][0]].notna().any():
+    wanted = ("cost_per_epoch_usd",) if view == "costs" else SPEEDS
+    if name in wanted and rows[INTERVALS[name][0]].notna().any():
         found.append(("95 % interval", _span(name, *INTERVALS[name])))
     if name == "step_time_s" and view in ("wide", "figures"):
         found.append(("step p10 to p90", _span(name, "step_time_p10_s", "step_time_p90_s")))
@@ -231,7 +234,8 @@ def _status(row: pd.Series[Any], numbers: dict[str, int], *, replicated: bool) -
     if row["status"] != "ok" and row["reason"] in numbers:
         parts.append(f"[{numbers[row['reason']]}]")
     if replicated:
-        parts.append(f"n={row['n']}")
+        whole = f" of {row['n'] + row['left_out']}" if row["left_out"] else ""
+        parts.append(f"n={row['n']}{whole}")
     named = (
         ("*", "contended"),
         ("^", "throttled"),

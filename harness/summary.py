@@ -11,10 +11,10 @@ from harness.cells import API_STYLES, AXES, BACKENDS, PHASES, PRECISIONS, SCALES
 from harness.columns import NUMBERS
 from harness.metrics import PRICED
 from harness.paths import LOST
+from harness.ranking import POINT, undisturbed
 from harness.scaling import with_scaling
 from harness.units import digits
 
-POINT = ("machine", "cell", "batch_size")
 NO_PRICE = (
     "No price was chosen, so there is no cost. Choose one with --price ID (`epochmark prices` "
     "lists them) or [tool.epochmark] price in pyproject.toml."
@@ -23,10 +23,18 @@ INTERVALS = {
     "step_time_s": ("step_time_low_s", "step_time_high_s"),
     "epoch_time_s": ("epoch_time_low_s", "epoch_time_high_s"),
     "cost_per_epoch_usd": ("cost_per_epoch_low_usd", "cost_per_epoch_high_usd"),
+    "infer_latency_s": ("infer_latency_low_s", "infer_latency_high_s"),
+    "infer_throughput_examples_per_s": (
+        "infer_throughput_low_examples_per_s",
+        "infer_throughput_high_examples_per_s",
+    ),
 }
 """The columns of a row's 95 % intervals; absent (NaN) where there is one process."""
 
 ENDS = tuple(end for ends in INTERVALS.values() for end in ends)
+
+COUNTS = ("n", "left_out")
+"""The columns that count a row's processes: those behind its figures, and those that are not."""
 
 _ORDER = (*SCALES, *PHASES, *BACKENDS, *PRECISIONS, *API_STYLES)
 _OF_ONE_RUN = ["run", "replicate", "seed", "file"]
@@ -36,10 +44,12 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     """The latest session's runs of each cell, batch size and machine: medians over replicates.
 
     Every status keeps a row of its own, so that failed runs are neither dropped nor averaged over;
-    `n` counts its runs. Of a replicate that was run again in its session, the last try counts.
+    `n` counts its runs, `left_out` those that may not be ranked where others may. Of a replicate
+    that was run again in its session, the last try counts.
     """
     point = list(POINT)
-    runs = latest(frame)
+    everyone = latest(frame)
+    runs = undisturbed(everyone)
     groups = runs.groupby([*point, "status"], sort=False, observed=True)
     rows = groups.first().drop(columns=_OF_ONE_RUN)
     numbers = list(NUMBERS)
@@ -51,6 +61,8 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     for mark in ("contended", "throttled", "simulated", "slow_path", "altered", "extrapolated"):
         rows[mark] = groups[mark].any()
     rows.insert(0, "n", groups.size())
+    whole = everyone.groupby([*point, "status"], sort=False, observed=True).size()
+    rows.insert(1, "left_out", whole - rows["n"])
     rows = with_scaling(rows.reset_index())
     ranks = [_rank(row) for _, row in rows.iterrows()]
     order = sorted(range(len(rows)), key=ranks.__getitem__)
@@ -100,6 +112,11 @@ def footnotes(rows: pd.DataFrame, *, shows_cost: bool) -> list[str]:
                 "The 95 % interval is of the typical process, from how the processes of the row "
                 "differ. `epochmark compare` tells whether two rows do."
             )
+    if rows["left_out"].any():
+        notes.append(
+            "'of' counts them all: the rest ran beside other work, on a throttled accelerator, or "
+            "was changed after it was written, and counts in no figure."
+        )
     if rows["contended"].any():
         notes.append("* Other processes used the machine meanwhile; these rows are not ranked.")
     if rows["throttled"].any():

@@ -6,9 +6,11 @@ import json
 import math
 import subprocess
 import sys
+import sysconfig
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +25,8 @@ from harness.cells import Cell, parse_cell
 from harness.child import HERE, Ended, Installation
 from harness.cli import app
 from harness.errors import UsageError
+from harness.noise import Floor, write_floors
+from harness.probes import machine_name
 from harness.registry import workload
 from harness.schema import Block, Gate, Memory, Protocol, Report, Samples
 from tests.records import ACCELERATOR, ENVIRONMENT
@@ -169,7 +173,7 @@ def test_a_slowdown_ends_the_pairing_as_soon_as_it_is_sure() -> None:
     found = duelled(around(1.05))
     assert (found.verdict(ALPHA), found.ended) == ("slower", "decided")
     assert 4 <= len(found.pairs) <= 9
-    assert found.regressed(ALPHA, 0.0)
+    assert found.regressed(ALPHA)
     low, high = found.difference.interval(ALPHA) if found.difference else (0.0, 0.0)
     assert 1.0 < low < 1.05 < high
 
@@ -177,14 +181,14 @@ def test_a_slowdown_ends_the_pairing_as_soon_as_it_is_sure() -> None:
 def test_a_speedup_is_no_regression() -> None:
     found = duelled(around(0.9))
     assert (found.verdict(ALPHA), found.ended) == ("faster", "decided")
-    assert not found.regressed(ALPHA, 0.0)
+    assert not found.regressed(ALPHA)
 
 
 def test_no_difference_ends_with_the_budget() -> None:
     found = duelled(around(1.0), budget_s=100.0)
     assert (found.verdict(ALPHA), found.ended) == ("no difference found", "budget")
     assert (len(found.pairs), found.seconds) == (10, 100.0), "no pair would end after it"
-    assert not found.regressed(ALPHA, 0.0)
+    assert not found.regressed(ALPHA)
 
 
 def test_one_pair_is_measured_however_small_the_budget() -> None:
@@ -198,13 +202,13 @@ def test_a_threshold_moves_what_is_to_be_decided(ratio: float, regressed: bool) 
     """A slowdown that is surely below it is no regression, whether it is one at all or not."""
     found = duelled(around(ratio, spread=0.001), threshold=0.1)
     assert found.ended == "decided"
-    assert found.regressed(ALPHA, 0.1) == regressed
+    assert found.regressed(ALPHA) == regressed
 
 
 def test_identical_pairs_are_no_verdict() -> None:
     found = duelled(lambda number: 1.0, budget_s=60.0)
     assert (found.verdict(ALPHA), found.ended) == ("no verdict: identical samples", "budget")
-    assert not found.regressed(ALPHA, 0.0)
+    assert not found.regressed(ALPHA)
 
 
 @pytest.mark.parametrize(("side", "regressed"), [("baseline", False), ("contender", True)])
@@ -212,7 +216,7 @@ def test_a_side_that_fails_ends_the_cell(side: str, regressed: bool) -> None:
     found = duelled(lambda number: 1.0 if number < 2 else Failure(side, KILLED))
     assert (found.ended, len(found.pairs)) == ("failed", 2)
     assert found.verdict(ALPHA) == f"no verdict: the {side} ended as 'oom'"
-    assert found.regressed(ALPHA, 0.0) == regressed, "a contender that does not run is one"
+    assert found.regressed(ALPHA) == regressed, "a contender that does not run is one"
 
 
 @pytest.mark.parametrize(("ratio", "low", "high"), [(1.0, 0.0, ALPHA), (1.05, 0.95, 1.0)])
@@ -320,12 +324,26 @@ def request(**changes: object) -> Request:
 
 @pytest.mark.parametrize(
     ("ratio", "threshold", "status"),
-    [(1.1, "0", 1), (1.1, "20", 0), (0.9, "0", 0), (None, "0", 1)],
+    [
+        (1.1, "0", 1),
+        (1.1, "20", 0),
+        (1.1, "noise", 0),
+        (1.4, "noise", 1),
+        (0.9, "0", 0),
+        (None, "0", 1),
+    ],
 )
 def test_a_regression_beyond_the_threshold_is_exit_status_1(
-    ratio: float | None, threshold: str, status: int, monkeypatch: pytest.MonkeyPatch
+    ratio: float | None,
+    threshold: str,
+    status: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """And so is a contender that does not run."""
+    """And so is a contender that does not run. The noise of this cell is a fifth."""
+    floor = Floor("2026-11-20", "0" * 12, (0.95, 1.0, 1.05, 0.95, 1.05), (0.01, 0.0101))
+    assert 0.1 < floor.in_turns < 0.4
+    write_floors(tmp_path, machine_name(), {CELL.id: floor})
 
     def met(cell: Cell, *sides: object, number: int, **named: object) -> Pair | Failure:
         if ratio is None:
@@ -334,10 +352,13 @@ def test_a_regression_beyond_the_threshold_is_exit_status_1(
 
     monkeypatch.setattr(ab_command, "measure_pair", met)
     monkeypatch.setattr(runner, "prepare_data", lambda cells, log: None)
-    arguments = ["ab", "--env", "X=1", "--only", CELL.id, "--threshold", threshold]
+    given = ["--threshold", threshold, "--results", str(tmp_path)]
+    arguments = ["ab", "--env", "X=1", "--only", CELL.id, *given]
     found = CliRunner().invoke(app, arguments)
-    assert found.exit_code == status
-    verdict = {1.1: "slower", 0.9: "faster", None: "the contender ended as 'oom'"}[ratio]
+    assert found.exit_code == status, found.output
+    verdict = "the contender ended as 'oom'"
+    if ratio is not None:
+        verdict = "slower" if ratio > 1 else "faster"
     assert verdict in found.stdout
 
 
@@ -349,6 +370,10 @@ def test_a_regression_beyond_the_threshold_is_exit_status_1(
             {"only": ("bert/full/train/jax/float32/functional/tpu",)},
             "None of these cells can run here: ",
         ),
+        (
+            {"threshold": None, "only": ("bert/smoke/infer/jax/float32/functional/cpu",)},
+            "This machine's noise is not known for bert/smoke/infer/jax/float32/functional/cpu. ",
+        ),
     ],
 )
 def test_what_cannot_be_measured_is_said_before_anything_starts(
@@ -357,6 +382,14 @@ def test_what_cannot_be_measured_is_said_before_anything_starts(
     with pytest.raises(UsageError) as raised:
         ab_command.carry_out(request(**changes), say=lambda line: None)
     assert str(raised.value).startswith(said)
+
+
+@pytest.mark.parametrize("threshold", ["a lot", "-1", "nan", "inf"])
+def test_what_is_no_threshold_is_said(threshold: str) -> None:
+    with pytest.raises(UsageError) as raised:
+        ab_command.share(threshold)
+    said = f"{threshold!r} is no threshold: give percent, such as 3, or 'noise'."
+    assert str(raised.value) == said
 
 
 OUTCOMES = [
@@ -398,6 +431,7 @@ def test_json_and_csv_hold_the_same_cells() -> None:
 # Real workers
 
 SHORT = Protocol(block_min_s=0.05, warmup_ceiling_blocks=4)
+OLDER_KERAS = "3.15.0"
 LSTM = Cell("lstm_eta", "smoke", "train", "jax", "float32", "functional", "cpu")
 
 
@@ -466,3 +500,21 @@ def test_a_contender_that_dies_between_its_turns_is_told(
     assert isinstance(found, Failure)
     assert (found.side, found.ended.status) == ("contender", status)
     assert found.ended.reason.startswith(reason)
+
+
+@pytest.mark.frameworks
+@pytest.mark.usefixtures("lstm_data")
+def test_another_interpreter_runs_this_source_with_its_own_packages(tmp_path: Path) -> None:
+    """A new Keras is what a person tries out: here an older one, over this one's other packages."""
+    home = tmp_path / "older"
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(home)], check=True)
+    (packages,) = home.glob("lib/python*/site-packages")
+    (packages / "these.pth").write_text(sysconfig.get_path("purelib"))
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+    subprocess.run([*pip, str(packages), f"keras=={OLDER_KERAS}"], check=True)
+    with sides.installation(str(home), {}) as contender:
+        found = real(contender)
+    assert isinstance(found, Pair), found
+    assert found.reports is not None
+    told = dict(line.split(": ") for line in ab.differences(Outcome(LSTM, pairs=(found,))))
+    assert told == {"keras": f"{version('keras')}, {OLDER_KERAS}"}

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+import re
+from collections.abc import Callable
 from dataclasses import replace
 from io import StringIO
 from pathlib import Path
@@ -167,6 +170,59 @@ def test_replicates_are_medians_and_failures_keep_their_row() -> None:
     assert "ok n=3" in text
     assert "timeout [1] n=1" in text
     assert "n counts the processes of a row; its numbers are their medians." in text
+
+
+CONTENDED = Contention(contended=True)
+
+
+def test_a_process_beside_other_work_counts_in_no_figure_where_others_can() -> None:
+    """As in `compare` and on the report's pages: the same row has the same figures everywhere."""
+    steps = [0.010, 0.030, 0.900]
+    runs = [make_run(replicate=n, samples=timed(step)) for n, step in enumerate(steps)]
+    found = frame(*runs[:2], replace(runs[2], contention=CONTENDED))
+    (row,) = summary(found).to_dict("records")
+    assert (row["n"], row["left_out"], row["contended"]) == (2, 1, False)
+    assert row["step_time_s"] == pytest.approx(0.020)
+    text = show(found, output="table", width=200)
+    assert "ok n=2 of 3" in text
+    assert "'of' counts them all: the rest ran beside other work, " in text
+    assert json.loads(show(found, output="json"))[0]["left_out"] == 1
+
+
+def test_where_all_ran_beside_other_work_the_row_is_theirs_and_says_so() -> None:
+    runs = [make_run(replicate=n, samples=timed(0.01), contention=CONTENDED) for n in range(2)]
+    (row,) = summary(frame(*runs)).to_dict("records")
+    assert (row["n"], row["left_out"], row["contended"]) == (2, 0, True)
+    assert "ok n=2 *" in show(load_table(RESULTS).frame, output="table", width=200)
+
+
+def inferred(step_s: float) -> Samples:
+    """Of a cell of inference."""
+    return Samples(first_step_s=1.0, infer=(Block(10, 10 * step_s),), infer_latency_s=(step_s,) * 3)
+
+
+@pytest.mark.parametrize(
+    ("phase", "samples", "title"), [("train", timed, "step"), ("infer", inferred, "inference")]
+)
+def test_the_processes_interval_stands_beside_each_phases_speed(
+    phase: str, samples: Callable[[float], Samples], title: str
+) -> None:
+    """Whoever reads a speed sees how sure it is: three processes that differ by a tenth."""
+    runs = [
+        make_run(
+            cell=cell().replace("train", phase), replicate=n, samples=samples(0.02 * 1.1 ** (n - 1))
+        )
+        for n in range(3)
+    ]
+    lines = show(frame(*runs), output="table", width=1000).splitlines()
+    heads, row = (re.split(r"  +", line) for line in (lines[2], lines[4]))
+    place = next(n for n, head in enumerate(heads) if head == "95 % interval")
+    assert heads[place - 1] == title
+    low, high = (float(end.split()[0].replace(",", "")) for end in row[place].split(" to "))
+    middle = float(row[place - 1].split()[0].replace(",", ""))
+    # Student's t of two degrees: 4.303 standard errors of a spread of ln(1.1).
+    assert high / middle == pytest.approx(middle / low, rel=0.02)
+    assert math.log(high / low) == pytest.approx(2 * 4.303 * math.log(1.1) / 3**0.5, rel=0.02)
 
 
 def test_the_latest_session_of_each_cell_counts() -> None:

@@ -9,12 +9,11 @@ from statistics import median
 
 import pandas as pd
 
-from harness.compare import UNRANKED
 from harness.metrics import METRICS
+from harness.ranking import POINT, UNRANKED
 from harness.report.parts import Entry, Row, Table, each, point_of, text_of, why_unranked
 from harness.report.winners import PRIMARY
 from harness.statistics import interval
-from harness.summary import POINT
 from harness.units import ABSENT, FORMS
 
 SHOWN = 20

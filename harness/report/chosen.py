@@ -15,10 +15,9 @@ from dataclasses import dataclass
 import pandas as pd
 
 from harness.cells import BACKENDS
-from harness.compare import rankable
+from harness.ranking import POINT, rankable
 from harness.report.parts import each, point_of, why_unranked
 from harness.schema import STATUSES
-from harness.summary import POINT
 
 SIDE_BY_SIDE = (
     "machine", "workload", "scale", "phase", "precision", "api_style", "device", "batch_size",
@@ -54,16 +53,6 @@ def chosen(runs: pd.DataFrame) -> pd.DataFrame:
     }
     columns = [runs[name].tolist() for name in (*POINT, "session")]
     return runs[[key in kept for key in zip(*columns, strict=True)]]
-
-
-def undisturbed(counted: pd.DataFrame) -> pd.DataFrame:
-    """Without the processes of a point that may not be ranked, where others of it may.
-
-    So a figure is of the processes that verdicts and advice are of.
-    """
-    may = rankable(counted)
-    others_may = may.groupby([counted[name] for name in POINT]).transform("any")
-    return counted[may | (counted["status"] != "ok") | ~others_may]
 
 
 def others(counted: pd.DataFrame) -> dict[tuple[str, str, int], str]:

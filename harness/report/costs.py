@@ -10,10 +10,10 @@ from pathlib import Path
 import pandas as pd
 
 from harness.break_even import AGAINST, BREAK_EVEN, in_words, with_break_even
-from harness.compare import rankable
 from harness.cost import cost_usd
 from harness.metrics import METRICS, PRICED
 from harness.prices import read_prices, snapshots
+from harness.ranking import rankable
 from harness.report.parts import Entry, Row, Table, cell_page, each, figure, name_of, remarks, slug
 from harness.schema import Price
 from harness.units import ABSENT, FORMS

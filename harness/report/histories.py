@@ -8,9 +8,9 @@ from math import isfinite
 from typing import Any
 
 from harness.metrics import METRICS
+from harness.ranking import POINT
 from harness.report.parts import Entry, Table, axis_title, between, slug
 from harness.show import quality_form
-from harness.summary import POINT
 from harness.trend import SEGMENT, History, Series, Step
 from harness.units import digits, formatted
 

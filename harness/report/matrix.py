@@ -7,8 +7,9 @@ from math import isfinite, log
 import pandas as pd
 
 from harness.cells import BACKENDS, PRECISIONS
-from harness.compare import UNRANKED, usable
+from harness.compare import usable
 from harness.metrics import METRICS
+from harness.ranking import UNRANKED
 from harness.report.parts import (
     SPANS,
     Entry,

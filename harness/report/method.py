@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from harness.compare import PAIRS, UNRANKED
+from harness.compare import PAIRS
 from harness.metrics import METRICS
 from harness.probes import CONTENDED_SHARE
+from harness.ranking import UNRANKED
 from harness.registry import workloads
 from harness.report.parts import MARKS, Entry, Table
 from harness.schema import STATUSES

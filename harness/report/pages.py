@@ -9,8 +9,8 @@ from typing import Any
 
 import pandas as pd
 
-from harness.compare import rankable
 from harness.metrics import METRICS
+from harness.ranking import POINT, rankable
 from harness.report.cellpage import cell_page_of
 from harness.report.cellsessions import session_tables
 from harness.report.comparisons import compare_data, contrast_titles
@@ -33,7 +33,7 @@ from harness.report.source import Source
 from harness.report.tradeoffs import tradeoffs
 from harness.report.winners import PRIMARY, Winner, one_each, winners
 from harness.schema import STATUSES, Run
-from harness.summary import POINT, footnotes, price_note
+from harness.summary import footnotes, price_note
 
 FIRST = "index.html"
 ASV = "asv/index.html"

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import pandas as pd
 
+from harness.ranking import POINT
 from harness.report.declared import reduced
 from harness.report.parts import each, slug
 from harness.report.source import Source
-from harness.summary import POINT
 from harness.units import size
 
 PANEL = ["machine", "scale", "phase", "device"]

@@ -16,10 +16,10 @@ from typing import Any
 
 import pandas as pd
 
-from harness.compare import UNRANKED
 from harness.metrics import METRICS
+from harness.ranking import POINT, UNRANKED
 from harness.show import quality_form
-from harness.summary import INTERVALS, POINT
+from harness.summary import INTERVALS
 from harness.units import ABSENT, formatted
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
@@ -43,8 +43,6 @@ SPANS = INTERVALS | {
         "throughput_examples_per_s",
         "compile_time_s",
         "startup_time_s",
-        "infer_latency_s",
-        "infer_throughput_examples_per_s",
         "peak_host_memory_bytes",
         "peak_device_memory_bytes",
         "quality",

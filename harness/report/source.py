@@ -13,14 +13,15 @@ from harness.advise import Floors
 from harness.cellbook import book
 from harness.errors import ResultsError
 from harness.preflight import read_forecasts
-from harness.report.chosen import chosen, others, undisturbed
+from harness.ranking import POINT, undisturbed
+from harness.report.chosen import chosen, others
 from harness.report.forecasts import Forecasts
 from harness.report.parts import SPANS, each, plain, point_of
 from harness.report.verdicts import Verdicts, judge
 from harness.schema import Run
 from harness.statistics import interval
 from harness.store import read_file, results_files
-from harness.summary import INTERVALS, POINT, latest, summary
+from harness.summary import INTERVALS, latest, summary
 from harness.table import load_table
 from harness.targets import TARGETS
 from harness.trend import History, history
@@ -77,7 +78,7 @@ def _rows(counted: pd.DataFrame) -> pd.DataFrame:
     `beside` tells what became of the processes that a row leaves out.
     """
     runs = undisturbed(counted)
-    rows = plain(summary(runs))
+    rows = plain(summary(counted))
     told = others(counted)
     words = [told.get(point_of(row), "") if row["status"] == "ok" else "" for row in each(rows)]
     return _with_spans(rows.assign(beside=words), runs)

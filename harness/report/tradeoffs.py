@@ -10,9 +10,9 @@ from math import floor, isfinite, log10
 import pandas as pd
 
 from harness.advise import Advice, Floors, Wanted, advise
-from harness.compare import rankable
 from harness.errors import UsageError
 from harness.metrics import METRICS
+from harness.ranking import rankable
 from harness.report.fronts import front
 from harness.report.parts import (
     COLOURS,

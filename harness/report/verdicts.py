@@ -14,7 +14,6 @@ from harness.cells import API_STYLES, BACKENDS, PRECISIONS
 from harness.compare import (
     CROSSABLE,
     KEY_COLUMNS,
-    UNRANKED,
     Comparison,
     NotComparableError,
     Pair,
@@ -23,6 +22,7 @@ from harness.compare import (
 )
 from harness.compare import Row as Compared
 from harness.errors import UsageError
+from harness.ranking import UNRANKED
 from harness.report.parts import plain, slug
 from harness.summary import latest, summary
 from harness.trend import FIGURES
