@@ -6,14 +6,12 @@ cells run. Imports no framework.
 
 from __future__ import annotations
 
-import json
-import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from harness.asking import asked
 from harness.cells import BACKENDS, Cell
-from harness.child import without_paths
 from harness.environment import worker_environment
 from harness.errors import EpochmarkError
 from harness.fitness import Check
@@ -81,22 +79,16 @@ def _tried(cell: Cell, precision: str) -> Tried:
     environment = chosen(cell)
     python = str(environment.python) if environment else sys.executable
     root = SOURCE if environment else None
-    try:
-        done = subprocess.run(
-            [python, "-m", "harness.device_child", cell.backend, cell.device, precision],
-            cwd=root,
-            env=worker_environment(backend=cell.backend, device=cell.device, root=root),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=TIMEOUT_S,
+    return Tried(
+        **asked(
+            "device_child",
+            *(cell.backend, cell.device, precision),
+            environment=worker_environment(backend=cell.backend, device=cell.device, root=root),
+            timeout_s=TIMEOUT_S,
+            python=python,
+            root=root,
         )
-    except subprocess.TimeoutExpired as error:
-        raise EpochmarkError(f"not done after {TIMEOUT_S:g} s") from error
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
-        raise EpochmarkError(without_paths(said[-1]))
-    return Tried(**json.loads(done.stdout.splitlines()[-1]))
+    )
 
 
 def judged(backend: str, device: str, found: Tried, *, missed: bool = True) -> Iterator[Check]:

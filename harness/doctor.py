@@ -10,15 +10,13 @@ import csv
 import io
 import json
 import resource
-import subprocess
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from importlib.util import find_spec
 
 from harness import probes
+from harness.asking import asked
 from harness.cells import BACKENDS
-from harness.child import without_paths
 from harness.clock import utc_now
 from harness.environment import worker_environment
 from harness.errors import EpochmarkError
@@ -75,20 +73,15 @@ def _measure(backend: str, largest: int, budget_s: float, say: Say) -> list[Figu
         raise EpochmarkError(f"{backend}: not installed in this environment.")
     say(f"{backend} ...")
     try:
-        done = subprocess.run(
-            [sys.executable, "-m", "harness.peak_child", backend, str(largest), str(budget_s)],
-            env=worker_environment(backend=backend, device="cpu"),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=TIMEOUT_S,
+        found = asked(
+            "peak_child",
+            *(backend, str(largest), str(budget_s)),
+            environment=worker_environment(backend=backend, device="cpu"),
+            timeout_s=TIMEOUT_S,
         )
-    except subprocess.TimeoutExpired as error:
-        raise EpochmarkError(f"{backend}: not done after {TIMEOUT_S:g} s.") from error
-    if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise EpochmarkError(f"{backend}: {without_paths(said[-1])}.")
-    return [Figure(**fields) for fields in json.loads(done.stdout.splitlines()[-1])]
+    except EpochmarkError as error:
+        raise EpochmarkError(f"{backend}: {error}.") from error
+    return [Figure(**fields) for fields in found]
 
 
 def _children_cpu_s() -> float:

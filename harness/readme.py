@@ -76,6 +76,7 @@ MAKERS: dict[str, Callable[[str, Path], str]] = {
     "effects": lambda argument, results: loop_options(results),
     "standard": workload_figures.standard,
     "seeds": workload_figures.seeds,
+    "profile": workload_figures.profile,
 }
 
 

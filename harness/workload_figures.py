@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -11,7 +12,7 @@ from harness.cells import parse_cell
 from harness.registry import workload, workloads
 from harness.schema import Run
 from harness.store import read_file, results_files
-from harness.units import ABSENT, quality
+from harness.units import ABSENT, quality, seconds
 from harness.workload import Workload
 
 FIGURES = ("output", "loss", "gradient_norm", "update_norm")
@@ -47,6 +48,33 @@ def seeds(argument: str, results: Path) -> str:
         ends = (quality(end, unit=declared.quality_unit) for end in (low, high))
         lines.append(f"| accepted | | | | | {' to '.join(ends)} |")
     return "\n".join(lines)
+
+
+def profile(argument: str, results: Path) -> str:
+    """Seconds of a standard step on each backend, split as its profile is, of WORKLOAD:MACHINE."""
+    name, _, machine = argument.partition(":")
+    path = results / "profiles" / f"{machine}.json"
+    found = json.loads(path.read_text(encoding="utf-8"))[name]
+    split = [
+        {kind: one["step_s"] * part / sum(one["kinds_s"].values()) for kind, part in parts.items()}
+        for one in found
+        for parts in [one["kinds_s"]]
+    ]
+    kinds = sorted(
+        {kind for one in split for kind in one},
+        key=lambda kind: -max(one.get(kind, 0.0) for one in split),
+    )
+    lines = [
+        f"| {machine} | {' | '.join(one['backend'] for one in found)} |",
+        "|---|" + "---:|" * len(found),
+        *(f"| {kind} | {' | '.join(_part(one.get(kind)) for one in split)} |" for kind in kinds),
+        f"| step, not profiled | {' | '.join(seconds(one['step_s']) for one in found)} |",
+    ]
+    return "\n".join(lines)
+
+
+def _part(found: float | None) -> str:
+    return ABSENT if found is None else seconds(found)
 
 
 def _runs(name: str, session: str, results: Path) -> list[Run]:

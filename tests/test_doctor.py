@@ -112,7 +112,7 @@ def child(monkeypatch: pytest.MonkeyPatch, answer: Callable[[str], Any]) -> None
             raise found
         return found
 
-    monkeypatch.setattr("harness.doctor.subprocess.run", run)
+    monkeypatch.setattr("harness.asking.subprocess.run", run)
     monkeypatch.setattr(doctor, "find_spec", lambda name: object())
 
 

@@ -1,4 +1,4 @@
-"""The record of what a machine can tell apart, results/calibration/<machine>.json, part by part."""
+"""A machine's record of such figures, results/<book>/<machine>.json, written part by part."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from harness.runner import suite_commit
 RESULTS = Path(__file__).parents[2] / "results"
 
 
-def record(name: str, part: dict[str, Any], *, key: str = "") -> None:
+def record(name: str, part: dict[str, Any], *, key: str = "", book: str = "calibration") -> None:
     """Put a part into the machine's record in place of an older one.
 
     With `key` the part is one of several, and takes the place of the one with the same value there.
     """
-    path = RESULTS / "calibration" / f"{machine_name()}.json"
+    path = RESULTS / book / f"{machine_name()}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     dated = {"as_of": utc_now()[:10], "suite_commit": suite_commit(), **part}

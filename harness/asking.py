@@ -1,0 +1,43 @@
+"""Asks a module of ours that needs a framework, in a process of its own: it prints its answer."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from harness.child import without_paths
+from harness.errors import EpochmarkError
+
+
+def asked(
+    module: str,
+    *arguments: str,
+    environment: Mapping[str, str],
+    timeout_s: float,
+    python: str = sys.executable,
+    root: Path | None = None,
+) -> Any:
+    """What `python -m harness.MODULE ARGUMENTS` prints last, as JSON; `root` is where it runs.
+
+    Raises EpochmarkError, without a full stop, for a process that fails or takes too long.
+    """
+    try:
+        done = subprocess.run(
+            [python, "-m", f"harness.{module}", *arguments],
+            cwd=root,
+            env=environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=timeout_s,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise EpochmarkError(f"not done after {timeout_s:g} s") from error
+    if done.returncode != 0:
+        said = done.stderr.strip().splitlines() or [f"exit status {done.returncode}"]
+        raise EpochmarkError(without_paths(said[-1]))
+    return json.loads(done.stdout.splitlines()[-1])
