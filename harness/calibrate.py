@@ -28,24 +28,31 @@ def calibrate(cells: Sequence[Cell], pairs: int, results: Path, say: Say) -> Pat
     read_floors(results, machine)  # a damaged file is told before hours are spent
     found: dict[Cell, list[Pair]] = {cell: [] for cell in cells}
     path = write_floors(results, machine, {})
-    for number in range(pairs):
-        for cell in [cell for cell in cells if cell in found]:
-            pair = measure_pair(cell, HERE, HERE, number=number)
-            if isinstance(pair, Failure):
-                say(f"{cell.id}: ended as {pair.ended.status!r}: {pair.ended.reason}")
-                del found[cell]
-                continue
-            found[cell].append(pair)
-            say(f"[{number + 1}/{pairs}] {cell.id}: {_told(pair)}")
-        as_of = utc_now()[:10]
-        floors = {
-            cell.id: floor_of(measured, as_of=as_of, suite_commit=commit)
-            for cell, measured in found.items()
-        }
-        # What was known before is better than pairs that all were disturbed.
-        known = {cell: floor for cell, floor in floors.items() if floor.known}
-        path = write_floors(results, machine, known)
+    with runner.terminated_as_interrupted():
+        for number in range(pairs):
+            _measure_round(found, number, pairs, say)
+            path = write_floors(results, machine, _known(found, commit))
     return path
+
+
+def _measure_round(found: dict[Cell, list[Pair]], number: int, pairs: int, say: Say) -> None:
+    for cell in list(found):
+        pair = measure_pair(cell, HERE, HERE, number=number)
+        if isinstance(pair, Failure):
+            say(f"{cell.id}: ended as {pair.ended.status!r}: {pair.ended.reason}")
+            del found[cell]
+            continue
+        found[cell].append(pair)
+        say(f"[{number + 1}/{pairs}] {cell.id}: {_told(pair)}")
+
+
+def _known(found: dict[Cell, list[Pair]], commit: str) -> dict[str, Floor]:
+    """What was known before is better than pairs that all were disturbed."""
+    as_of = utc_now()[:10]
+    floors = {
+        cell.id: floor_of(pairs, as_of=as_of, suite_commit=commit) for cell, pairs in found.items()
+    }
+    return {cell: floor for cell, floor in floors.items() if floor.known}
 
 
 def _told(pair: Pair) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import os
+import signal
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -150,6 +152,25 @@ def test_pairs_that_were_all_disturbed_replace_no_floor(
     write_floors(tmp_path, "m", {cell.id: FLOOR})
     calibrate.calibrate([cell], 2, tmp_path, lambda line: None)
     assert read_floors(tmp_path, "m") == {cell.id: FLOOR}
+
+
+def test_a_calibration_that_is_ended_ends_its_workers_and_keeps_its_rounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ended as Ctrl-C ends it: workers go with the pair that they are of."""
+    cell = Cell("bert", "smoke", "train", "jax", "float32", "functional", "cpu")
+
+    def measure_pair(cell: Cell, *sides: object, number: int, **named: object) -> Pair:
+        if number == 2:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return Pair(blocks(1.0, 2.0, 3.0), blocks(1.1 + number, 2.2, 3.3))
+
+    monkeypatch.setattr(calibrate, "measure_pair", measure_pair)
+    monkeypatch.setattr(runner, "prepare_data", lambda cells, log: None)
+    monkeypatch.setenv("EPOCHMARK_MACHINE", "m")
+    with pytest.raises(KeyboardInterrupt):
+        calibrate.calibrate([cell], 3, tmp_path, lambda line: None)
+    assert [len(floor.pair_ratios) for floor in read_floors(tmp_path, "m").values()] == [2]
 
 
 # Replaying
