@@ -90,7 +90,8 @@ class Uncompared:
 class Comparison:
     """Every cell of both sides, those of one side alone, and those that have no run that counts.
 
-    Bonferroni: with `alpha_per_cell` each, the cells together keep `alpha`.
+    Bonferroni: with `alpha_per_cell` each, the cells together keep `alpha`. Of sides that are `apart`,
+    measured in other sessions, no interval has what the machine did between them.
     """
 
     metric: str
@@ -102,6 +103,7 @@ class Comparison:
     uncompared: tuple[Uncompared, ...]
     left_out: int
     mean: Difference | None
+    apart: bool
 
 
 def compare(
@@ -254,6 +256,10 @@ class Side:
     values: list[float] = field(default_factory=list)
     turns: list[tuple[str, int]] = field(default_factory=list)
     kinds: dict[tuple[Hashable, ...], Kind] = field(default_factory=dict)
+
+    @property
+    def sessions(self) -> set[str]:
+        return {session for session, _ in self.turns}
 
     @property
     def rounds(self) -> Rounds:
@@ -436,7 +442,8 @@ def _judged(
     )
     rounds = [(pairs[name][0].rounds, pairs[name][1].rounds) for name in judged]
     mean = statistics.mean_difference(rounds) if rounds else None
-    return Comparison(metric, rows, alpha, per_cell, *only, uncompared, left_out, mean)
+    apart = any(one.sessions != other.sessions for one, other in pairs.values())
+    return Comparison(metric, rows, alpha, per_cell, *only, uncompared, left_out, mean, apart)
 
 
 def _figures(

@@ -105,6 +105,11 @@ def _notes(found: Comparison) -> list[str]:
             f"comparison in {1 / found.alpha:g} gives a false alarm. 'finds' is the slowdown that "
             f"would be found in {100 * POWER:g} % of attempts."
         )
+    if found.apart:
+        notes.append(
+            "The sides were measured at different times: what the machine did in between is in no "
+            "interval. One session of both, or `epochmark ab`, has it on both sides alike."
+        )
     if any("one process" in row.verdict for row in found.rows):
         notes.append(
             "One process tells nothing about the next one: measure with --replicates 5 or more."
@@ -166,6 +171,7 @@ def as_json(found: Comparison) -> str:
             "only_contender": found.only_contender,
             "uncompared": [asdict(cell) for cell in found.uncompared],
             "left_out": found.left_out,
+            "apart": found.apart,
         }
     )
 

@@ -170,6 +170,22 @@ def test_one_sessions_replicates_are_compared_in_pairs(tmp_path: Path, lost: boo
 # What is compared with what
 
 
+def test_sides_of_different_times_are_told_to_be_so(tmp_path: Path) -> None:
+    """What the machine did between two sessions looks like a difference of the sides."""
+    cells = (CELL, TORCH)
+    runs = [timed(step, place, cell=cell) for cell in cells for place, step in enumerate(FAST)]
+    write_session(tmp_path, *runs, session=ONE)
+    session(tmp_path, OTHER, FAST)
+    assert both(tmp_path).apart
+    alone = [side(tmp_path, name, session=ONE).frame for name in ("*/jax/*", "*/torch/*")]
+    assert not compare(*alone).apart
+    given = ["compare", "--results", str(tmp_path)]
+    told = CliRunner().invoke(app, [*given, ONE, OTHER]).output
+    assert "The sides were measured at different times" in told
+    told = CliRunner().invoke(app, [*given, "--session", ONE, "*/jax/*", "*/torch/*"]).output
+    assert "at different times" not in told
+
+
 def test_disturbed_failed_and_edited_runs_are_left_out_and_counted(tmp_path: Path) -> None:
     busy = Contention(others_cpu_share=0.5, contended=True)
     runs = [timed(step, place) for place, step in enumerate(FAST)]
