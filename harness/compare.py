@@ -90,8 +90,8 @@ class Uncompared:
 class Comparison:
     """Every cell of both sides, those of one side alone, and those that have no run that counts.
 
-    Bonferroni: with `alpha_per_cell` each, the cells together keep `alpha`. Of sides that are `apart`,
-    measured in other sessions, no interval has what the machine did between them.
+    Bonferroni: with `alpha_per_cell` each, the cells together keep `alpha`. Of sides that are
+    `apart`, measured in other sessions, no interval has what the machine did between them.
     """
 
     metric: str
