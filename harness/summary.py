@@ -109,8 +109,8 @@ def footnotes(rows: pd.DataFrame, *, shows_cost: bool) -> list[str]:
         notes.append("n counts the processes of a row; its numbers are their medians.")
         if rows[list(ENDS)].notna().any(axis=None):
             notes.append(
-                "The 95 % interval is of the typical process, from how the processes of the row "
-                "differ. `epochmark compare` tells whether two rows do."
+                "The 95 % interval is of the typical process while the session ran, from how the "
+                "processes of the row differ. `epochmark compare` tells whether two rows do."
             )
     if rows["left_out"].any():
         notes.append(
