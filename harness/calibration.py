@@ -57,6 +57,10 @@ def _rows(command: str) -> Callable[[Record], str]:
     return told
 
 
+def _drifts(record: Record) -> str:
+    return "; ".join(f"{speed:.3f}" for speed in record.get("between", {}).get("speeds", []))
+
+
 def _contended(side: str) -> Callable[[Record], str]:
     def told(record: Record) -> str:
         return "; ".join(
@@ -75,6 +79,7 @@ FIGURES: Sequence[tuple[str, str, Callable[[Record], str]]] = (
     ("the same, halves drawn from whole processes", "1 %",
      _share("halves", "alarms", "comparisons", within="resampled")),
     ("the same, one session to another", "1 %", _share("between", "alarms", "comparisons")),
+    ("same code: speed of a later session to an earlier one's, mean over cells", "1", _drifts),
     ("same code: false alarms of `ab`, five pairs", "1 %", _share("alarms", "real_alarms", "real")),
     ("the same, pairs in another order", "1 %",
      _share("alarms", "resampled_alarms", "resampled")),

@@ -50,6 +50,7 @@ def test_two_sessions_are_held_together_where_they_measured_in_one_way() -> None
     other[0] = replace(other[0], protocol="another")
     found = between([*one, *other])
     assert (found["comparisons"], found["alarms"], found["covered"]) == (39, 39, 0)
+    assert found["speeds"] == [pytest.approx(0.5, rel=0.01)]
 
 
 def test_pairs_that_lean_to_one_side_alarm() -> None:

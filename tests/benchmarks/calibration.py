@@ -30,6 +30,7 @@ from harness.cells import Cell, parse_cell
 from harness.child import HERE, Installation
 from harness.clock import utc_now
 from harness.compare import usable
+from harness.metrics import METRICS
 from harness.noise import Floor, read_floors
 from harness.probes import machine_name
 from harness.registry import workloads
@@ -134,13 +135,27 @@ def halves(found: Sequence[Processes]) -> dict[str, Any]:
 
 
 def between(found: Sequence[Processes]) -> dict[str, Any]:
-    """What `compare` says of two sessions that measured a cell in the same way, and their cover."""
+    """What `compare` says of two sessions that measured a cell in the same way, and their cover.
+
+    `speeds` are the later session's to the earlier one's, means over their cells: what the machine
+    did in between.
+    """
     pairs = [
-        (one.values, other.values)
-        for one, other in combinations(found, 2)
+        (one, other)
+        for one, other in combinations(sorted(found, key=lambda one: one.session), 2)
         if one.session != other.session and one.point == other.point
     ]
-    return {**judged(pairs), "alpha": ALPHA, "level": LEVEL}
+    logs: dict[tuple[str, str], list[float]] = {}
+    for one, other in pairs:
+        log = statistics.difference(one.values, other.values).log
+        log *= -1 if METRICS[one.metric].direction == "lower" else 1
+        logs.setdefault((one.session, other.session), []).append(log)
+    return {
+        **judged([(one.values, other.values) for one, other in pairs]),
+        "speeds": [math.exp(float(np.mean(several))) for several in logs.values()],
+        "alpha": ALPHA,
+        "level": LEVEL,
+    }
 
 
 def judged(pairs: Sequence[tuple[list[float], list[float]]]) -> dict[str, int]:
