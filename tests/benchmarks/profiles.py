@@ -31,13 +31,16 @@ TIMED = 3
 
 KINDS = {
     "convolutions": r"conv",
-    "matrix products": r"matmul|einsum|(^|_|::|\.)(b?mm|addmm|dot|gemm|linear)(_|\.|$)|dot_general",
+    # YNNPACK is whom XLA hands products to, with what it fuses to them.
+    "matrix products": r"matmul|einsum|^ynn|(^|_|::)(b?mm|addmm|dot|gemm|linear)(_|$)",
     "recurrent layer": r"lstm|rnn",
     "attention": r"attention|softmax",
     "normalisation": r"batch_?norm|layer_?norm|fusedbatch",
     "embeddings, gathers and scatters": r"gather|scatter|embedding|index|segment",
     "optimiser": r"adam|foreach|momentum|resourceapply|addcdiv|addcmul|lerp",
-    "copies and layouts": r"copy|transpose|clone|contiguous|concat|(^|:)cat$|slice|pad|cast|fill",
+    "copies, fills and layouts": (
+        r"copy|transpose|clone|contiguous|concat|(^|:)cat$|slice|pad|cast|fill|zero|tensorlist"
+    ),
     "loop": r"while",
 }
 """Each kind's operations, by their names in small letters; the first kind that matches counts."""
@@ -64,7 +67,7 @@ def jax_seconds(step: Step, folder: Path) -> Counter[str]:
 
     with jax.profiler.trace(folder):
         step()
-    return traced(folder)
+    return traced(folder, r"([a-z][\w-]*?)(\.\d+)*")
 
 
 def tensorflow_seconds(step: Step, folder: Path) -> Counter[str]:
@@ -72,19 +75,28 @@ def tensorflow_seconds(step: Step, folder: Path) -> Counter[str]:
 
     with tf.profiler.experimental.Profile(str(folder)):
         step()
-    return traced(folder)
+    return traced(folder, r"[^$\s:]+:(\w+)")
 
 
 PROFILERS = {"tensorflow": tensorflow_seconds, "jax": jax_seconds, "torch": torch_seconds}
 
 
-def traced(folder: Path) -> Counter[str]:
-    """The same from the trace that XLA's profiler wrote, of all threads of the host."""
+def traced(folder: Path, form: str) -> Counter[str]:
+    """The same from the trace that XLA's profiler wrote, of all threads of the host.
+
+    An operation's event has a name of that form, whose first group is what it does; the others are
+    of Python, the runtime and its waiting.
+    """
     from jax.profiler import ProfileData
 
     (path,) = folder.rglob("*.xplane.pb")
     planes = [p for p in ProfileData.from_file(str(path)).planes if p.name.startswith("/host")]
-    return sum((own_seconds(line.events) for plane in planes for line in plane.lines), Counter())
+    found: Counter[str] = Counter()
+    for line in (line for plane in planes for line in plane.lines):
+        for name, seconds in own_seconds(line.events).items():
+            if operation := re.fullmatch(form, name):
+                found[operation[1]] += seconds
+    return found
 
 
 def own_seconds(events: Any) -> Counter[str]:
