@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from harness import workload_figures
+from harness import profiles, workload_figures
 from harness.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -76,7 +76,7 @@ MAKERS: dict[str, Callable[[str, Path], str]] = {
     "effects": lambda argument, results: loop_options(results),
     "standard": workload_figures.standard,
     "seeds": workload_figures.seeds,
-    "profile": workload_figures.profile,
+    "profile": profiles.table,
 }
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from itertools import groupby
 from pathlib import Path
@@ -12,7 +11,7 @@ from harness.cells import parse_cell
 from harness.registry import workload, workloads
 from harness.schema import Run
 from harness.store import read_file, results_files
-from harness.units import ABSENT, quality, seconds
+from harness.units import ABSENT, quality
 from harness.workload import Workload
 
 FIGURES = ("output", "loss", "gradient_norm", "update_norm")
@@ -50,33 +49,6 @@ def seeds(argument: str, results: Path) -> str:
     return "\n".join(lines)
 
 
-def profile(argument: str, results: Path) -> str:
-    """Seconds of a standard step on each backend, split as its profile is, of WORKLOAD:MACHINE."""
-    name, _, machine = argument.partition(":")
-    path = results / "profiles" / f"{machine}.json"
-    found = json.loads(path.read_text(encoding="utf-8"))[name]
-    split = [
-        {kind: one["step_s"] * part / sum(one["kinds_s"].values()) for kind, part in parts.items()}
-        for one in found
-        for parts in [one["kinds_s"]]
-    ]
-    kinds = sorted(
-        {kind for one in split for kind in one},
-        key=lambda kind: -max(one.get(kind, 0.0) for one in split),
-    )
-    lines = [
-        f"| {machine} | {' | '.join(one['backend'] for one in found)} |",
-        "|---|" + "---:|" * len(found),
-        *(f"| {kind} | {' | '.join(_part(one.get(kind)) for one in split)} |" for kind in kinds),
-        f"| step, not profiled | {' | '.join(seconds(one['step_s']) for one in found)} |",
-    ]
-    return "\n".join(lines)
-
-
-def _part(found: float | None) -> str:
-    return ABSENT if found is None else seconds(found)
-
-
 def _runs(name: str, session: str, results: Path) -> list[Run]:
     (path,) = results_files(results, [session])
     return [run for run in read_file(path).runs if run.cell.startswith(f"{name}/")]
@@ -86,8 +58,10 @@ def _gates(runs: Sequence[Run]) -> str:
     """The worst relative deviation of each figure from the reference, and what is accepted."""
     head = " | ".join(figure.replace("_", " ") for figure in FIGURES)
     lines = [f"| equality gate | {head} |", "|---|" + "---:|" * len(FIGURES)]
-    for run in sorted(runs, key=_group):
-        lines.append(f"| {_group(run)[0]} | {_figures(run.gate.deviation)} |")
+    for backend, group in groupby(sorted(runs, key=_group), key=lambda run: _group(run)[0]):
+        found = [run.gate.deviation for run in group]
+        worst = {name: max(one[name] for one in found if name in one) for name in found[0]}
+        lines.append(f"| {backend} | {_figures(worst)} |")
     accepted = {_figures(run.gate.tolerance) for run in runs}
     lines += [f"| accepted | {figures} |" for figures in sorted(accepted)]
     return "\n".join(lines)

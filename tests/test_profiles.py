@@ -9,8 +9,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness.workload_figures import profile
-from tests.benchmarks.profiles import REST, kind, own_seconds
+from harness.profiles import REST, kind, table
+from tests.benchmarks.profiles import own_seconds
 
 
 def event(name: str, start_s: float, seconds: float) -> SimpleNamespace:
@@ -37,11 +37,13 @@ def test_an_operation_takes_what_those_within_it_do_not() -> None:
         ("aten::addmm", "matrix products"),
         ("_MklMatMul", "matrix products"),
         ("dot", "matrix products"),
-        ("ynn_fusion", "matrix products"),
+        ("ynn_fusion", "YNNPACK"),
         ("aten::native_batch_norm_backward", "normalisation"),
-        ("aten::_foreach_mul_", "optimiser"),
+        ("aten::bernoulli_", "random numbers"),
         ("aten::embedding_dense_backward", "embeddings, gathers and scatters"),
         ("aten::copy_", "copies, fills and layouts"),
+        ("bitcast_dynamic-update-slice_fusion", "copies, fills and layouts"),
+        ("bitcast_multiply_fusion", REST),
         ("aten::add", REST),
         ("aten::comm_free", REST),
     ],
@@ -52,17 +54,21 @@ def test_the_kind_of_an_operation(name: str, expected: str) -> None:
 
 def test_the_step_is_split_as_its_profile_is(tmp_path: Path) -> None:
     """A profiled step takes longer, so that its parts are no seconds of the timed one."""
-    kinds = {"tensorflow": {"convolutions": 6.0, "loop": 2.0}, "torch": {"convolutions": 5.0}}
+    operations = {
+        "tensorflow": {"Conv2D": 5.0, "Conv2DBackpropFilter": 1.0, "While": 1.96, "GatherV2": 0.04},
+        "torch": {"aten::mkldnn_convolution": 4.0, "aten::add": 1.0},
+    }
     found = [
-        {"backend": name, "step_s": 4.0, "kinds_s": kinds[name]} for name in ("tensorflow", "torch")
+        {"backend": name, "step_s": 4.0, "operations_s": operations[name]} for name in operations
     ]
     (tmp_path / "profiles").mkdir()
     path = tmp_path / "profiles" / "laptop.json"
     path.write_text(json.dumps({"machine": "laptop", "resnet50": found}))
-    assert profile("resnet50:laptop", tmp_path).splitlines() == [
+    assert table("resnet50:laptop", tmp_path).splitlines() == [
         "| laptop | tensorflow | torch |",
-        "|---|---:|---:|",
-        "| convolutions | 3.00 s | 4.00 s |",
-        "| loop | 1.00 s | - |",
+        "| --- | ---: | ---: |",
+        "| convolutions | 3.00 s | 3.20 s |",
+        "| loop | 980 ms | - |",
+        f"| {REST} | 20.0 ms | 800 ms |",
         "| step, not profiled | 4.00 s | 4.00 s |",
     ]

@@ -28,29 +28,7 @@ Step = Callable[[], float]
 
 BATCHES = 2
 TIMED = 3
-
-KINDS = {
-    "convolutions": r"conv",
-    # YNNPACK is whom XLA hands products to, with what it fuses to them.
-    "matrix products": r"matmul|einsum|^ynn|(^|_|::)(b?mm|addmm|dot|gemm|linear)(_|$)",
-    "recurrent layer": r"lstm|rnn",
-    "attention": r"attention|softmax",
-    "normalisation": r"batch_?norm|layer_?norm|fusedbatch",
-    "embeddings, gathers and scatters": r"gather|scatter|embedding|index|segment",
-    "optimiser": r"adam|foreach|momentum|resourceapply|addcdiv|addcmul|lerp",
-    "copies, fills and layouts": (
-        r"copy|transpose|clone|contiguous|concat|(^|:)cat$|slice|pad|cast|fill|zero|tensorlist"
-    ),
-    "loop": r"while",
-}
-"""Each kind's operations, by their names in small letters; the first kind that matches counts."""
-
-REST = "elementwise operations and reductions"
-
-
-def kind(name: str) -> str:
-    """Of an operation, as a backend names it."""
-    return next((kind for kind, form in KINDS.items() if re.search(form, name.lower())), REST)
+LEAST_S = 1e-4
 
 
 def torch_seconds(step: Step, folder: Path) -> Counter[str]:
@@ -128,12 +106,10 @@ def figures(backend: str, workload: str) -> dict[str, Any]:
     timed = [step() for _ in range(TIMED)]
     with tempfile.TemporaryDirectory() as folder:
         operations = PROFILERS[backend](step, Path(folder))
-    for name, seconds in operations.most_common(40):
-        print(f"{seconds:9.4f} s  {name}", file=sys.stderr)
-    kinds: Counter[str] = Counter()
-    for name, seconds in operations.items():
-        kinds[kind(name)] += seconds
-    return {"backend": backend, "step_s": median(timed), "kinds_s": dict(kinds.most_common())}
+    kept = {
+        name: round(seconds, 6) for name, seconds in operations.most_common() if seconds > LEAST_S
+    }
+    return {"backend": backend, "step_s": median(timed), "operations_s": kept}
 
 
 def main() -> None:

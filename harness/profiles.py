@@ -1,0 +1,78 @@
+"""Where the time of a step at scale standard goes, by kind of operation, from results/profiles.
+
+`python -m tests.benchmarks.profiles` writes those records; here they are only read.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from harness.units import ABSENT, seconds
+
+KINDS = {
+    # What XLA hands to that library: convolutions, products, and what it fuses to them.
+    "YNNPACK": r"^ynn",
+    "convolutions": r"conv",
+    "matrix products": r"matmul|einsum|(^|_|::)(b?mm|addmm|dot|gemm|linear)(_|$)",
+    "recurrent layer": r"lstm|rnn",
+    "attention": r"attention|softmax",
+    "normalisation": r"batch_?norm|layer_?norm|fusedbatch",
+    "random numbers": r"bernoulli|random|rng|threefry",
+    "embeddings, gathers and scatters": r"gather|scatter|embedding|index|segment",
+    "copies, fills and layouts": (
+        r"copy|transpose|clone|contiguous|concat|(^|:)cat$|slice|pad|cast|fill|zero|tensorlist|tile"
+    ),
+    "loop": r"while",
+}
+"""Each kind's operations, by their names in small letters; the first kind that matches counts."""
+
+REST = "elementwise operations and reductions"
+
+LEAST = 0.01
+"""Kinds that take less of every backend's step are shown with the rest."""
+
+
+def kind(name: str) -> str:
+    """Of an operation, as a backend names it; a bitcast, which XLA names too, does nothing."""
+    plain = name.lower().replace("bitcast_", "")
+    return next((kind for kind, form in KINDS.items() if re.search(form, plain)), REST)
+
+
+def table(argument: str, results: Path) -> str:
+    """Seconds of a step on each backend, shared out as its profile's are, of WORKLOAD:MACHINE."""
+    name, _, machine = argument.partition(":")
+    path = results / "profiles" / f"{machine}.json"
+    found = json.loads(path.read_text(encoding="utf-8"))[name]
+    shares = [_shares(one["operations_s"]) for one in found]
+    shown = {kind for one in shares for kind, share in one.items() if share >= LEAST}
+    rows = []
+    for kind_ in sorted(shown - {REST}, key=lambda kind: -max(one[kind] for one in shares)):
+        parts = [one["step_s"] * share[kind_] for one, share in zip(found, shares, strict=True)]
+        rows.append([kind_, *map(_seconds, parts)])
+    rest = [
+        one["step_s"] * sum(part for kind, part in share.items() if kind not in shown - {REST})
+        for one, share in zip(found, shares, strict=True)
+    ]
+    lines = [
+        [machine, *(one["backend"] for one in found)],
+        ["---", *["---:"] * len(found)],
+        *rows,
+        [REST, *map(_seconds, rest)],
+        ["step, not profiled", *(seconds(one["step_s"]) for one in found)],
+    ]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _shares(operations: Mapping[str, float]) -> Counter[str]:
+    kinds: Counter[str] = Counter()
+    for name, spent in operations.items():
+        kinds[kind(name)] += spent / sum(operations.values())
+    return kinds
+
+
+def _seconds(found: float) -> str:
+    return seconds(found) if found else ABSENT
