@@ -5,31 +5,33 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from harness.child import without_paths
+from harness.environment import worker_environment
 from harness.errors import EpochmarkError
 
 
 def asked(
     module: str,
     *arguments: str,
-    environment: Mapping[str, str],
+    backend: str,
+    device: str,
     timeout_s: float,
     python: str = sys.executable,
     root: Path | None = None,
 ) -> Any:
-    """What `python -m harness.MODULE ARGUMENTS` prints last, as JSON; `root` is where it runs.
+    """What `python -m harness.MODULE ARGUMENTS` prints last, as JSON, in a worker's environment.
 
+    `root` is a source tree in place of the one that is installed for `python`.
     Raises EpochmarkError, without a full stop, for a process that fails or takes too long.
     """
     try:
         done = subprocess.run(
             [python, "-m", f"harness.{module}", *arguments],
             cwd=root,
-            env=environment,
+            env=worker_environment(backend=backend, device=device, root=root),
             capture_output=True,
             text=True,
             check=False,

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from harness.asking import asked
 from harness.cells import BACKENDS, Cell
-from harness.environment import worker_environment
 from harness.errors import EpochmarkError
 from harness.fitness import Check
 from harness.peak import documented
@@ -83,7 +82,8 @@ def _tried(cell: Cell, precision: str) -> Tried:
         **asked(
             "device_child",
             *(cell.backend, cell.device, precision),
-            environment=worker_environment(backend=cell.backend, device=cell.device, root=root),
+            backend=cell.backend,
+            device=cell.device,
             timeout_s=TIMEOUT_S,
             python=python,
             root=root,

@@ -18,7 +18,6 @@ from harness import probes
 from harness.asking import asked
 from harness.cells import BACKENDS
 from harness.clock import utc_now
-from harness.environment import worker_environment
 from harness.errors import EpochmarkError
 from harness.peak import Figure, Measured
 from harness.units import ABSENT, aligned, scaled
@@ -76,7 +75,8 @@ def _measure(backend: str, largest: int, budget_s: float, say: Say) -> list[Figu
         found = asked(
             "peak_child",
             *(backend, str(largest), str(budget_s)),
-            environment=worker_environment(backend=backend, device="cpu"),
+            backend=backend,
+            device="cpu",
             timeout_s=TIMEOUT_S,
         )
     except EpochmarkError as error:

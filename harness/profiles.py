@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -67,8 +67,8 @@ def table(argument: str, results: Path) -> str:
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
-def _shares(operations: Mapping[str, float]) -> Counter[str]:
-    kinds: Counter[str] = Counter()
+def _shares(operations: Mapping[str, float]) -> Mapping[str, float]:
+    kinds: defaultdict[str, float] = defaultdict(float)
     for name, spent in operations.items():
         kinds[kind(name)] += spent / sum(operations.values())
     return kinds

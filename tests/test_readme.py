@@ -38,7 +38,7 @@ def test_the_generated_blocks_are_what_the_results_and_metrics_say(path: Path) -
 def test_every_workloads_readme_has_its_speed_its_spread_and_its_bounds(name: str) -> None:
     text = (ROOT / "workloads" / name / "README.md").read_text(encoding="utf-8")
     blocks = {found.group(2): found for found in readme.BLOCK.finditer(text)}
-    assert set(blocks) == {"standard", "seeds"}
+    assert set(blocks) == {"standard", "seeds", "profile"}
     for found in blocks.values():
         assert found.group(3).startswith(f"{name}:")
     speed = blocks["standard"].group(0)
