@@ -15,21 +15,21 @@ from harness.errors import EpochmarkError
 
 def asked(
     module: str,
-    *arguments: str,
     backend: str,
+    *arguments: str,
     device: str,
     timeout_s: float,
     python: str = sys.executable,
     root: Path | None = None,
 ) -> Any:
-    """What `python -m harness.MODULE ARGUMENTS` prints last, as JSON, in a worker's environment.
+    """What `python -m harness.MODULE BACKEND ARGUMENTS` prints last, as JSON.
 
-    `root` is a source tree in place of the one that is installed for `python`.
+    It runs in a worker's environment, on the source tree `root` where it is not the installed one.
     Raises EpochmarkError, without a full stop, for a process that fails or takes too long.
     """
     try:
         done = subprocess.run(
-            [python, "-m", f"harness.{module}", *arguments],
+            [python, "-m", f"harness.{module}", backend, *arguments],
             cwd=root,
             env=worker_environment(backend=backend, device=device, root=root),
             capture_output=True,

@@ -10,7 +10,7 @@ import pandas as pd
 
 from harness.advise import Advice, Judged
 from harness.errors import UsageError, unknown
-from harness.metrics import METRICS
+from harness.metrics import METRICS, OF_BLOCKS
 from harness.show import quality_form
 from harness.store import spelled
 from harness.summary import INTERVALS, summary
@@ -39,7 +39,7 @@ def bars(frame: pd.DataFrame, metric: str | None = None) -> str:
     """
     rows = summary(frame)
     rows = rows[rows["status"] == "ok"]
-    names = [metric] if metric else ["step_time_s", "infer_throughput_examples_per_s"]
+    names = [metric] if metric else list(OF_BLOCKS.values())
     for name in names:
         if name not in METRICS:
             raise unknown("metric", name, list(METRICS))

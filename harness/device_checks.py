@@ -81,8 +81,8 @@ def _tried(cell: Cell, precision: str) -> Tried:
     return Tried(
         **asked(
             "device_child",
-            *(cell.backend, cell.device, precision),
-            backend=cell.backend,
+            cell.backend,
+            *(cell.device, precision),
             device=cell.device,
             timeout_s=TIMEOUT_S,
             python=python,

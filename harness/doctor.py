@@ -74,8 +74,8 @@ def _measure(backend: str, largest: int, budget_s: float, say: Say) -> list[Figu
     try:
         found = asked(
             "peak_child",
-            *(backend, str(largest), str(budget_s)),
-            backend=backend,
+            backend,
+            *(str(largest), str(budget_s)),
             device="cpu",
             timeout_s=TIMEOUT_S,
         )

@@ -141,6 +141,10 @@ PRICED: Mapping[str, tuple[Seconds, tuple[str, ...]]] = {
 """
 
 
+OF_BLOCKS = {"train": "step_time_s", "infer": "infer_throughput_examples_per_s"}
+"""Each phase's figure of its timed blocks."""
+
+
 def derive(run: Run) -> dict[str, float]:
     """Every metric that the run's raw samples, memory and price allow, in METRICS order."""
     values = {

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import re
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from harness.units import ABSENT, seconds
@@ -48,29 +48,29 @@ def table(argument: str, results: Path) -> str:
     path = results / "profiles" / f"{machine}.json"
     found = json.loads(path.read_text(encoding="utf-8"))[name]
     shares = [_shares(one["operations_s"]) for one in found]
-    shown = {kind for one in shares for kind, share in one.items() if share >= LEAST}
-    rows = []
-    for kind_ in sorted(shown - {REST}, key=lambda kind: -max(one[kind] for one in shares)):
-        parts = [one["step_s"] * share[kind_] for one, share in zip(found, shares, strict=True)]
-        rows.append([kind_, *map(_seconds, parts)])
-    rest = [
-        one["step_s"] * sum(part for kind, part in share.items() if kind not in shown - {REST})
-        for one, share in zip(found, shares, strict=True)
-    ]
+    shown = {kind for split in shares for kind, share in split.items() if share >= LEAST} - {REST}
+    order = sorted(shown, key=lambda kind: -max(split.get(kind, 0.0) for split in shares))
+
+    def parts(of_each: Iterable[float]) -> list[str]:
+        taken = zip(found, of_each, strict=True)
+        return [_seconds(one["step_s"] * share) for one, share in taken]
+
+    rest = (sum(split[kind] for kind in split.keys() - shown) for split in shares)
     lines = [
         [machine, *(one["backend"] for one in found)],
         ["---", *["---:"] * len(found)],
-        *rows,
-        [REST, *map(_seconds, rest)],
-        ["step, not profiled", *(seconds(one["step_s"]) for one in found)],
+        *([kind, *parts(split.get(kind, 0.0) for split in shares)] for kind in order),
+        [REST, *parts(rest)],
+        ["step, not profiled", *parts(1.0 for _ in found)],
     ]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def _shares(operations: Mapping[str, float]) -> Mapping[str, float]:
+    whole = sum(operations.values())
     kinds: defaultdict[str, float] = defaultdict(float)
     for name, spent in operations.items():
-        kinds[kind(name)] += spent / sum(operations.values())
+        kinds[kind(name)] += spent / whole
     return kinds
 
 

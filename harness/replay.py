@@ -11,6 +11,7 @@ from harness import runner
 from harness.cellbook import book
 from harness.cells import parse_cell
 from harness.errors import UsageError
+from harness.metrics import OF_BLOCKS
 from harness.noise import read_floors
 from harness.peak import peaks_of
 from harness.registry import workloads
@@ -18,9 +19,6 @@ from harness.run_command import outcome
 from harness.schema import Run
 from harness.store import check_writable, read_file, results_files
 from harness.units import differing, formatted, percent
-
-FIGURE = {"train": "step_time_s", "infer": "infer_throughput_examples_per_s"}
-"""What is compared of each phase: the one figure with many samples."""
 
 WIDEST = 0.5
 """Within a floor above this share no figure is called reproduced: half as much again would do."""
@@ -39,7 +37,7 @@ class Replay:
     @property
     def metric(self) -> str:
         """The compared figure's name."""
-        return FIGURE[self.published.cell.split("/")[2]]
+        return OF_BLOCKS[self.published.cell.split("/")[2]]
 
     @property
     def ratio(self) -> float | None:

@@ -19,7 +19,7 @@ import pandas as pd
 from harness.break_even import AGAINST, BREAK_EVEN, in_words, with_break_even
 from harness.cells import AXES
 from harness.columns import FLAGS, INTEGERS, NUMBERS
-from harness.metrics import METRICS, PRICED
+from harness.metrics import METRICS, OF_BLOCKS, PRICED
 from harness.registry import workloads
 from harness.summary import COUNTS, ENDS, INTERVALS, footnotes, reasons, summary
 from harness.units import ABSENT, FORMS, formatted
@@ -40,9 +40,6 @@ USUAL = (
     "cost_per_epoch_usd",
 )
 """The metrics of the usual table; those that no row has are left out of any."""
-
-SPEEDS = ("step_time_s", "infer_throughput_examples_per_s")
-"""What its processes' interval stands beside: each phase's figure of timed blocks."""
 
 COSTS = (
     "epoch_time_s",
@@ -194,7 +191,7 @@ def _own(name: str) -> Column:
 def _beside(name: str, rows: pd.DataFrame, view: str) -> list[Column]:
     """The columns that follow a metric's own."""
     found = []
-    wanted = ("cost_per_epoch_usd",) if view == "costs" else SPEEDS
+    wanted = ("cost_per_epoch_usd",) if view == "costs" else OF_BLOCKS.values()
     if name in wanted and rows[INTERVALS[name][0]].notna().any():
         found.append(("95 % interval", _span(name, *INTERVALS[name])))
     if name == "step_time_s" and view in ("wide", "figures"):

@@ -154,10 +154,10 @@ def test_pairs_that_were_all_disturbed_replace_no_floor(
     assert read_floors(tmp_path, "m") == {cell.id: FLOOR}
 
 
-def test_a_calibration_that_is_ended_ends_its_workers_and_keeps_its_rounds(
+def test_a_calibration_that_is_ended_ends_as_by_ctrl_c_and_keeps_its_rounds(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Ended as Ctrl-C ends it: workers go with the pair that they are of."""
+    """Its workers go with the pair that they are of, as they do then."""
     cell = Cell("bert", "smoke", "train", "jax", "float32", "functional", "cpu")
 
     def measure_pair(cell: Cell, *sides: object, number: int, **named: object) -> Pair:

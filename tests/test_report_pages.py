@@ -297,6 +297,8 @@ def test_a_disturbed_process_is_left_out_and_told() -> None:
     entry = re.search(r"<td class=\"h0 n\"[^>]*>.*?</td>", (SITE / "index.html").read_text())
     assert entry is not None
     assert "1 of 5 processes: oom" in entry[0]
+    # What explains `n=3 of 4` in `epochmark show` explains nothing on a page without it.
+    assert "'of' counts them all" not in unescape((SITE / "index.html").read_text())
 
 
 def test_a_workload_without_any_ranked_backend_is_named() -> None:

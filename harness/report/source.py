@@ -78,7 +78,7 @@ def _rows(counted: pd.DataFrame) -> pd.DataFrame:
     `beside` tells what became of the processes that a row leaves out.
     """
     runs = undisturbed(counted)
-    rows = plain(summary(counted))
+    rows = plain(summary(runs))
     told = others(counted)
     words = [told.get(point_of(row), "") if row["status"] == "ok" else "" for row in each(rows)]
     return _with_spans(rows.assign(beside=words), runs)

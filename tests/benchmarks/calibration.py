@@ -30,7 +30,7 @@ from harness.cells import Cell, parse_cell
 from harness.child import HERE, Installation
 from harness.clock import utc_now
 from harness.compare import usable
-from harness.metrics import METRICS
+from harness.metrics import METRICS, OF_BLOCKS
 from harness.noise import Floor, read_floors
 from harness.probes import machine_name
 from harness.registry import workloads
@@ -41,7 +41,6 @@ from tests.slowed import slowed
 
 RESAMPLED = 10_000
 TRIES = 5
-HALVED = ("step_time_s", "infer_throughput_examples_per_s")
 GROUP = 5
 """Real pairs that make one real comparison: the fewest after which one can be decided."""
 
@@ -105,7 +104,7 @@ def replicated(runs: pd.DataFrame) -> list[Processes]:
     """The processes of each cell, metric and session that has enough of them to be halved."""
     return [
         Processes(str(session), str(cell), str(protocol), metric, rows[metric].tolist())
-        for metric in HALVED
+        for metric in OF_BLOCKS.values()
         for (session, cell, protocol), rows in usable(runs, metric)
         .sort_values("replicate", kind="stable")
         .groupby(["session", "cell", "protocol"], observed=True)

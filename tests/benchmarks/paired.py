@@ -2,29 +2,15 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from harness.environment import worker_environment
-
-ROOT = Path(__file__).parents[2]
+from tests.workers import answer, finished
 
 
 def figures_of(module: str, backend: str, name: str) -> dict[str, Any]:
     """What `python -m tests.benchmarks.MODULE BACKEND WORKLOAD` prints last, as JSON."""
-    done = subprocess.run(
-        [sys.executable, "-m", f"tests.benchmarks.{module}", backend, name],
-        cwd=ROOT,
-        env=worker_environment(backend=backend, device="cpu"),
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    found: dict[str, Any] = answer(finished(f"benchmarks.{module}", backend, name, backend=backend))
     return found
 
 
