@@ -18,7 +18,7 @@ from harness.cli import app
 from harness.errors import EpochmarkError
 from harness.fitness import Check
 from harness.peak import Figure, Measured, peaks_of
-from harness.probes import machine_name
+from harness.probes import machine_name, told_processor
 from harness.schema import Block, Contention
 
 MEASURED = Measured(
@@ -241,3 +241,28 @@ def test_every_backend_multiplies_in_every_precision() -> None:
     }, said
     assert all(figure.size == 64 and figure.flops_per_s > 0 for figure in found.figures)
     assert set(found.peaks) == set(peak_child.PRODUCTS)
+
+
+CPUINFO = """processor\t: 0
+vendor_id\t: AuthenticAMD
+cpu family\t: {family}
+model\t\t: {model}
+model name\t: AMD EPYC
+flags\t\t: fpu sse2 avx avx2 {units}
+
+processor\t: 1
+cpu family\t: 99
+"""
+
+
+def test_processors_that_share_a_name_are_two_machines() -> None:
+    old = told_processor(CPUINFO.format(family=25, model=1, units="fma"))
+    new = told_processor(CPUINFO.format(family=26, model=2, units="avx512f avx512_bf16"))
+    assert old == "AMD EPYC, family 25, model 1, avx2"
+    assert new == "AMD EPYC, family 26, model 2, avx512_bf16"
+
+
+def test_a_processor_on_arm_is_told_by_its_maker_and_part() -> None:
+    text = "processor\t: 0\nFeatures\t: fp asimd sve\nCPU implementer\t: 0x41\nCPU part\t: 0xd40\n"
+    assert told_processor(text) == "implementer 0x41, part 0xd40, sve"
+    assert told_processor("") == ""
