@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 
 .PHONY: bench site test check bench-self calibration preflight readme pictures clean
-.PHONY: night-lock night-fit night-run night-verdict night-issues night-publish
+.PHONY: night-lock night-fit night-run night-verdict night-learn night-issues night-publish
 
 .venv/installed: requirements/cpu.txt requirements/dev.txt pyproject.toml
 	$(PYTHON) -m venv .venv
@@ -46,6 +46,7 @@ calibration: .venv/installed
 	$(BIN)/epochmark doctor --calibrate --pairs 10
 	$(TOLD) alarms
 	$(BIN)/epochmark run --only '*/smoke/infer/*/float32/*/cpu' --replicates 6
+	-$(BIN)/epochmark doctor --drift
 	$(TOLD) halves
 	for cell in $(SEARCHED); do $(TOLD) planted $$cell/float32/functional/cpu 7 5 300 || exit 1; done
 	$(TOLD) planted lstm_eta/smoke/train/jax/float32/functional/cpu 3 2 1200
@@ -72,6 +73,9 @@ night-run: .venv/installed
 	  --results '$(RESULTS)' --strict
 night-verdict: .venv/installed
 	$(BIN)/epochmark night --out '$(NIGHT)' --results '$(RESULTS)'
+# What the machine does between nights, for the next one's verdict; unknown before the third.
+night-learn: .venv/installed
+	-$(BIN)/epochmark doctor --drift --results '$(RESULTS)'
 night-issues:
 	.github/open-issues '$(NIGHT)'
 night-publish:

@@ -18,10 +18,11 @@ import pandas as pd
 
 from harness import statistics
 from harness.cells import SCALES, Cell
+from harness.drift import Drift, Drifts
 from harness.errors import UsageError
 from harness.noise import Floor
 from harness.ranking import POINT
-from harness.statistics import ALPHA, Difference
+from harness.statistics import ALPHA, Difference, Variance
 from harness.summary import latest
 
 OBJECTIVES = {
@@ -34,6 +35,9 @@ OBJECTIVES = {
 
 DEFAULT = {"backend": "tensorflow", "precision": "float32", "api_style": "functional"}
 """What Keras gives to who chooses nothing, and the style that its guides begin with."""
+
+OF_TIME = ("cost", "time")
+"""Objectives that are as good as the machine is fast at that hour."""
 
 NOISES = ("own processes", "other cells", "noise floor", "unknown")
 
@@ -56,10 +60,15 @@ class Wanted:
 
 @dataclass(frozen=True)
 class Candidate:
-    """A cell on one machine; figures hold a number for each of its processes."""
+    """A cell on one machine; figures hold a number for each of its processes.
+
+    `drift` is the machine's between sessions, None where it is not known.
+    """
 
     cell: str
     machine: str
+    session: str
+    drift: Drift | None
     batch_size: int
     epochs: int
     quality_metric: str
@@ -80,6 +89,12 @@ class Candidate:
     def typical(self) -> dict[str, float]:
         """The median over its processes."""
         return {name: median(values) for name, values in self.figures.items()}
+
+    @property
+    def cost_interval(self) -> tuple[float, float] | None:
+        """The 95 % interval of its cost; None for one process."""
+        drift = self.drift.between if self.drift else None
+        return statistics.interval(self.figures["cost_usd"], drift=drift)
 
     @property
     def quality(self) -> float:
@@ -119,16 +134,19 @@ class Advice:
     runs: pd.DataFrame
 
 
-def advise(frame: pd.DataFrame, wanted: Wanted, floors: Floors) -> Advice:
+def advise(
+    frame: pd.DataFrame, wanted: Wanted, floors: Floors, drifts: Drifts | None = None
+) -> Advice:
     """The choice among the latest runs of the table of runs.
 
-    Raises UsageError where no run of the workload can be chosen from, with the reason.
+    `floors` and `drifts` are what is known of the machines' noise. Raises UsageError where no run
+    of the workload can be chosen from, with the reason.
     """
     runs, scale = _of_scale(frame, wanted)
     usable, left_out = _usable(runs)
     if usable.empty:
         raise UsageError(_nothing(wanted, scale, left_out))
-    candidates = _candidates(usable, wanted)
+    candidates = _candidates(usable, wanted, drifts or {})
     fitting = [one for one in candidates if not _misfit(one, wanted)]
     judge = _Judge(candidates, floors, max(1, len(fitting) - 1))
     front = [one for one in fitting if not any(judge.beats(other, one) for other in fitting)]
@@ -226,11 +244,12 @@ def _nothing(wanted: Wanted, scale: str, left_out: Mapping[str, int]) -> str:
     )
 
 
-def _candidates(runs: pd.DataFrame, wanted: Wanted) -> list[Candidate]:
-    return [_candidate(group, wanted) for _, group in runs.groupby(list(POINT), observed=True)]
+def _candidates(runs: pd.DataFrame, wanted: Wanted, drifts: Drifts) -> list[Candidate]:
+    groups = runs.groupby(list(POINT), observed=True)
+    return [_candidate(group, wanted, drifts) for _, group in groups]
 
 
-def _candidate(group: pd.DataFrame, wanted: Wanted) -> Candidate:
+def _candidate(group: pd.DataFrame, wanted: Wanted, drifts: Drifts) -> Candidate:
     first = group.iloc[0]
     epochs = wanted.epochs or int(first["epochs"])
     start = group["startup_time_s"] + group["compile_time_s"]
@@ -244,6 +263,8 @@ def _candidate(group: pd.DataFrame, wanted: Wanted) -> Candidate:
     return Candidate(
         cell=str(first["cell"]),
         machine=str(first["machine"]),
+        session=str(first["session"]),
+        drift=drifts.get(str(first["machine"])),
         batch_size=int(first["batch_size"]),
         epochs=epochs,
         quality_metric=str(first["quality_metric"]),
@@ -285,14 +306,15 @@ class _Judge:
         sides = [side.figures[OBJECTIVES[by]] for side in (one, other)]
         if not all(0 < value < inf for side in sides for value in side):
             return None
+        between = _between(one, other) if by in OF_TIME else []
         if min(map(len, sides)) > 1:
-            return statistics.difference(*sides)
+            return statistics.difference(*sides).widened(*between)
         spread = self._spreads[by]
         if spread is None:
             return None
         logs = [fmean(map(log, side)) for side in sides]
         error = spread.error * sqrt(sum(1 / len(side) for side in sides))
-        return Difference(logs[1] - logs[0], error, spread.freedom)
+        return Difference(logs[1] - logs[0], error, spread.freedom).widened(*between)
 
     def surely_better(self, one: Candidate, other: Candidate, by: str) -> bool:
         """Whether the first is lower by more than noise."""
@@ -306,9 +328,10 @@ class _Judge:
     def _floor(self, one: Candidate, other: Candidate, by: str) -> float | None:
         """What two single processes may differ by; known of times, which costs are made of."""
         keys = [(side.machine, side.cell) for side in (one, other)]
-        if by not in ("cost", "time") or not all(key in self._floors for key in keys):
+        if by not in OF_TIME or not all(key in self._floors for key in keys):
             return None
-        return max(self._floors[key].apart for key in keys)
+        between = _between(one, other)
+        return max(self._floors[key].between(1, *between) for key in keys)
 
     def beats(self, one: Candidate, other: Candidate) -> bool:
         """Surely better in something, and no worse in anything.
@@ -323,6 +346,15 @@ class _Judge:
         if by == "quality" and self.difference(one, other, by) is not None:
             return self.surely_better(other, one, by)
         return one.typical[OBJECTIVES[by]] > other.typical[OBJECTIVES[by]]
+
+
+def _between(one: Candidate, other: Candidate) -> list[Variance]:
+    """What the machines did between the sessions of the two."""
+    if one.session == other.session:
+        return []
+    if one.machine == other.machine:
+        return [one.drift.between] if one.drift else []
+    return [side.drift.of() for side in (one, other) if side.drift]
 
 
 def _spread(replicated: Sequence[Candidate], figure: str) -> Difference | None:

@@ -10,10 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from harness import answers, statistics
+from harness import answers
 from harness.advise import OBJECTIVES, Advice, Candidate, Judged, Wanted, advise
 from harness.cellbook import book
 from harness.cells import all_cells
+from harness.drift import known_drifts
 from harness.errors import UsageError, unknown
 from harness.noise import floors_of
 from harness.registry import workloads
@@ -35,7 +36,7 @@ def advice(frame: pd.DataFrame, wanted: Wanted, results: Path) -> Advice:
     if wanted.by not in OBJECTIVES:
         raise unknown("objective", wanted.by, list(OBJECTIVES), where="--by")
     floors = floors_of(book(results, "noise"), map(str, frame["machine"].unique()))
-    return advise(frame, wanted, floors)
+    return advise(frame, wanted, floors, known_drifts(results, frame))
 
 
 def bound(text: str | None, unit: str) -> float | None:
@@ -105,7 +106,7 @@ def _line(found: Advice, one: Judged) -> list[str]:
     typical = candidate.typical
     machine = [candidate.machine] if _several(found, "machine") else []
     batch = [str(candidate.batch_size)] if _several(found, "batch_size") else []
-    ends = statistics.interval(candidate.figures["cost_usd"])
+    ends = candidate.cost_interval
     memory = typical["memory_bytes"]
     return [
         candidate.name + " ~" * candidate.extrapolated,
@@ -240,7 +241,7 @@ def records(found: Advice) -> list[dict[str, Any]]:
 
 def _record(one: Judged) -> dict[str, Any]:
     candidate = one.candidate
-    low, high = statistics.interval(candidate.figures["cost_usd"]) or (None, None)
+    low, high = candidate.cost_interval or (None, None)
     memory = candidate.typical["memory_bytes"]
     return {
         "cell": candidate.cell,

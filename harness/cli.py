@@ -158,6 +158,12 @@ def doctor(
     calibrate: Annotated[
         bool, typer.Option("--calibrate", help="Measure the noise floor instead of the peak.")
     ] = False,
+    drift: Annotated[
+        bool,
+        typer.Option(
+            "--drift", help="Measure nothing: how far are sessions of the same code apart?"
+        ),
+    ] = False,
     device: Annotated[
         str, typer.Option(help="cpu; or gpu, tpu: can cells run on it, and is it fit?")
     ] = "cpu",
@@ -176,6 +182,11 @@ def doctor(
         raise unknown("device", device, sorted(DEVICE_KINDS))
     if calibrate and device != "cpu":
         raise UsageError("--device is not for --calibrate, which goes by cells: use --only.")
+    if drift and (calibrate or device != "cpu"):
+        raise UsageError("--drift reads results alone: give it without --calibrate and --device.")
+    if drift:
+        _drift(results)
+        return
     from harness import fitness
 
     fitness.render(fitness.checks(), lambda line: typer.echo(line, err=True))
@@ -204,6 +215,17 @@ def _calibrate(only: list[str] | None, pairs: int, results: Path) -> None:
     check_writable(results)
     path = calibration.calibrate(cells, pairs, results, lambda line: typer.echo(line, err=True))
     typer.echo(calibration.render(read_floors(results, machine_name())))
+    typer.echo(f"Written to {spelled(path)}.", err=True)
+
+
+def _drift(results: Path) -> None:
+    from harness.drift_command import learn
+    from harness.probes import machine_name
+    from harness.store import check_writable, spelled
+
+    check_writable(results)
+    told, path = learn(results, machine_name())
+    typer.echo(told)
     typer.echo(f"Written to {spelled(path)}.", err=True)
 
 
@@ -333,6 +355,7 @@ def show(
 ) -> None:
     """Show the results: the latest row of each cell."""
     from harness import show as showing
+    from harness.drift import known_drifts
 
     if wide + costs + chart > 1:
         raise UsageError("--wide, --costs and --chart each show something else: name one.")
@@ -345,7 +368,8 @@ def show(
         typer.echo(bars(frame, metric))
     else:
         view = "wide" if wide else "costs" if costs else "usual"
-        typer.echo(showing.show(frame, output=output.value, view=view))
+        drifts = known_drifts(results, frame)
+        typer.echo(showing.show(frame, drifts, output=output.value, view=view))
     if broken:
         raise typer.Exit(1)
 

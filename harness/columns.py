@@ -19,7 +19,7 @@ from harness.schema import Protocol, Run
 from harness.store import ResultsFile
 
 # Distributions by the name they are imported by, where one may stand in for the other.
-_PACKAGES: dict[str, tuple[str, ...]] = {
+PACKAGES: dict[str, tuple[str, ...]] = {
     "keras": ("keras",),
     "tensorflow": ("tensorflow", "tensorflow-cpu", "tensorflow_cpu"),
     "jax": ("jax",),
@@ -86,7 +86,7 @@ TEXTS: dict[str, Callable[[Run], str]] = {
     "accelerators": lambda run: ", ".join(run.environment.accelerators),
     "driver": lambda run: ", ".join(sorted({one.device.driver for one in run.accelerators})),
     "variables": lambda run: _settings(tuple(run.environment.variables.items())),
-    **{name: _package(names) for name, names in _PACKAGES.items()},
+    **{name: _package(names) for name, names in PACKAGES.items()},
     "protocol": lambda run: protocol_digest(run.protocol),
     "options": lambda run: options.told(run.protocol),
     "train_outcome": lambda run: run.samples.train_outcome,

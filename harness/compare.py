@@ -7,6 +7,7 @@ files; `harness.compare_command` finds the two sides.
 from __future__ import annotations
 
 import json
+from collections import Counter, defaultdict
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
@@ -18,10 +19,11 @@ import pandas as pd
 
 from harness import statistics
 from harness.cells import AXES
+from harness.drift import Drifts
 from harness.errors import UsageError, unknown
-from harness.metrics import METRICS
+from harness.metrics import METRICS, OF_TIME
 from harness.ranking import UNRANKED, rankable
-from harness.statistics import ALPHA, Difference, Rounds
+from harness.statistics import ALPHA, Difference, Rounds, Variance
 
 CROSSABLE = ("backend", "precision", "api_style", "device")
 """Axes over which one workload's cells may be held against each other; precisions, which compute
@@ -90,8 +92,9 @@ class Uncompared:
 class Comparison:
     """Every cell of both sides, those of one side alone, and those that have no run that counts.
 
-    Bonferroni: with `alpha_per_cell` each, the cells together keep `alpha`. Of sides that are
-    `apart`, measured in other sessions, no interval has what the machine did between them.
+    Bonferroni: with `alpha_per_cell` each, the cells together keep `alpha`. Sides are `apart` if
+    they were measured in other sessions; the intervals have what the machines did between them,
+    unless they are `unknown`.
     """
 
     metric: str
@@ -104,6 +107,7 @@ class Comparison:
     left_out: int
     mean: Difference | None
     apart: bool
+    unknown: tuple[str, ...]
 
 
 def compare(
@@ -113,11 +117,13 @@ def compare(
     metric: str = "step_time_s",
     across: Sequence[str] = (),
     alpha: float = ALPHA,
+    drifts: Drifts | None = None,
 ) -> Comparison:
     """Contender against baseline; frames of the table of runs.
 
-    Raises UsageError for an unknown metric or key, and when the sides are not comparable or have
-    no cell in common.
+    `drifts` are those of the machines, where they are known: figures of time from other sessions
+    differ by them. Raises UsageError for an unknown metric or key, and when the sides are not
+    comparable or have no cell in common.
     """
     if metric not in METRICS:
         raise unknown("metric", metric, list(METRICS))
@@ -136,6 +142,7 @@ def compare(
     return _judged(
         metric,
         {_title(pair, crossed): pair for pair in pairs.values()},
+        drifts or {},
         alpha,
         only=(_alone(*every), _alone(*every[::-1])),
         uncompared=tuple(_uncompared((baseline, contender), every, groups, metric)),
@@ -178,7 +185,8 @@ def _alone_together(one: Side, other: Side, metric: str) -> Comparison | NotComp
         _refuse(pair, crossed, metric, ("precision",))
     except NotComparableError as error:
         return error
-    return _judged(metric, pair, ALPHA)
+    # Of one session, in which nothing drifts between the sides.
+    return _judged(metric, pair, {}, ALPHA)
 
 
 def crossed_axes(baseline: pd.DataFrame, contender: pd.DataFrame) -> tuple[str, ...]:
@@ -244,22 +252,28 @@ KEY_COLUMNS = (
 )  # fmt: skip
 """The columns that the keys are read from."""
 
+_MACHINE = KEY_COLUMNS.index("machine")
+
 
 @dataclass(frozen=True)
 class Side:
     """The usable runs of a cell: a figure, a session and a replicate of each.
 
-    `kinds` are the different rows of KEY_COLUMNS, which is all that the keys can tell apart.
+    `machines` are those of the sessions. `kinds` are the different rows of KEY_COLUMNS, which is
+    all that the keys can tell apart.
     """
 
     cell: str
     values: list[float] = field(default_factory=list)
     turns: list[tuple[str, int]] = field(default_factory=list)
+    machines: dict[str, str] = field(default_factory=dict)
     kinds: dict[tuple[Hashable, ...], Kind] = field(default_factory=dict)
 
     @property
-    def sessions(self) -> set[str]:
-        return {session for session, _ in self.turns}
+    def shares(self) -> dict[str, float]:
+        """Of each session, the share of the side's runs."""
+        counts = Counter(session for session, _ in self.turns)
+        return {session: count / len(self.turns) for session, count in counts.items()}
 
     @property
     def rounds(self) -> Rounds:
@@ -337,6 +351,7 @@ def _by_cell(side: pd.DataFrame, crossed: Sequence[str], metric: str) -> dict[st
         one = found[names[cell]]
         one.values.append(float(value))
         one.turns.append((session, replicate))
+        one.machines[session] = kind[_MACHINE]
         if kind not in one.kinds:
             one.kinds[kind] = dict(zip(KEY_COLUMNS, kind, strict=True))
     return found
@@ -427,27 +442,69 @@ def _nothing_in_common(
 def _judged(
     metric: str,
     pairs: Pairs,
+    drifts: Drifts,
     alpha: float = ALPHA,
     *,
     only: tuple[Any, Any] = ((), ()),
     uncompared: tuple[Uncompared, ...] = (),
     left_out: int = 0,
 ) -> Comparison:
-    figures = {name: _figures(metric, *pair) for name, pair in pairs.items()}
+    drifts = drifts if metric in OF_TIME else {}
+    figures = {name: _figures(*pair, drifts) for name, pair in pairs.items()}
     judged = [name for name, found in figures.items() if found[-1] is not None]
     per_cell = alpha / max(1, len(judged))
     rows = tuple(
         Row(name, *values, processes, reason or _verdict(metric, difference, per_cell), difference)
         for name, (reason, values, processes, difference) in figures.items()
     )
-    rounds = [(pairs[name][0].rounds, pairs[name][1].rounds) for name in judged]
-    mean = statistics.mean_difference(rounds) if rounds else None
-    apart = any(one.sessions != other.sessions for one, other in pairs.values())
-    return Comparison(metric, rows, alpha, per_cell, *only, uncompared, left_out, mean, apart)
+    mean = _mean([pairs[name] for name in judged], drifts)
+    moved = _moved(list(pairs.values()))
+    unknown = tuple(sorted(moved.keys() - drifts.keys()))
+    return Comparison(
+        metric, rows, alpha, per_cell, *only, uncompared, left_out, mean, bool(moved), unknown
+    )
+
+
+def _mean(sides: Sequence[tuple[Side, Side]], drifts: Drifts) -> Difference | None:
+    if not sides:
+        return None
+    found = statistics.mean_difference([(one.rounds, other.rounds) for one, other in sides])
+    return found and found.widened(*_between(sides, drifts))
+
+
+def _between(sides: Sequence[tuple[Side, Side]], drifts: Drifts) -> list[Variance]:
+    """What the machines' drift adds to the mean over cells of contender to baseline."""
+    return [
+        drifts[machine].of(*amounts)
+        for machine, amounts in _moved(sides).items()
+        if machine in drifts
+    ]
+
+
+def _moved(sides: Sequence[tuple[Side, Side]]) -> dict[str, tuple[float, float]]:
+    """Of each machine, how often its drift is in the mean over cells of contender to baseline.
+
+    Of what the cells of a session share, and of what each has of its own. A session has it as often
+    as its share of one side is larger than of the other, squared; one that both sides share alike
+    has nothing of it.
+    """
+    together: dict[tuple[str, str], float] = defaultdict(float)
+    alone: dict[str, float] = defaultdict(float)
+    for one, other in sides:
+        shares = (one.shares, other.shares)
+        for session, machine in {**one.machines, **other.machines}.items():
+            more = shares[1].get(session, 0.0) - shares[0].get(session, 0.0)
+            together[machine, session] += more / len(sides)
+            alone[machine] += (more / len(sides)) ** 2
+    found: dict[str, tuple[float, float]] = {}
+    for machine in (name for name, own in alone.items() if own > 0):
+        shared = sum(more**2 for (name, _), more in together.items() if name == machine)
+        found[machine] = (shared, alone[machine])
+    return found
 
 
 def _figures(
-    metric: str, baseline: Side, contender: Side
+    baseline: Side, contender: Side, drifts: Drifts
 ) -> tuple[str, tuple[float, float], tuple[int, int], Difference | None]:
     """Why there is no verdict, if so; medians; processes; and the difference."""
     values = (baseline.values, contender.values)
@@ -457,17 +514,17 @@ def _figures(
         return "no verdict: not positive", medians, counts, None
     if min(counts) < 2:
         return "no verdict: one process", medians, counts, None
-    found = _difference(baseline, contender)
+    found = _difference(baseline, contender, drifts)
     if found.error == 0.0:
         return "no verdict: identical samples", medians, counts, None
     return "", medians, counts, found
 
 
-def _difference(baseline: Side, contender: Side) -> Difference:
+def _difference(baseline: Side, contender: Side, drifts: Drifts) -> Difference:
     """Paired where one session measured both sides in turns, often enough.
 
-    Pairs take out what moves both sides, and cost half of the degrees of freedom. A turn that
-    counts on one side only is in no pair.
+    Else with what the machine did between sessions. Pairs take out what moves both sides, and cost
+    half of the degrees of freedom. A turn that counts on one side only is in no pair.
     """
     sides = (baseline, contender)
     one, other = (dict(side.rounds) for side in sides)
@@ -475,7 +532,8 @@ def _difference(baseline: Side, contender: Side) -> Difference:
     once = all(len(set(side.turns)) == len(side.turns) for side in sides)
     if once and len(common) >= PAIRS:
         return statistics.paired_difference(*([x[turn] for turn in common] for x in (one, other)))
-    return statistics.difference(baseline.values, contender.values)
+    found = statistics.difference(baseline.values, contender.values)
+    return found.widened(*_between([sides], drifts)) if found.error else found
 
 
 def _verdict(metric: str, difference: Difference | None, alpha: float) -> str:

@@ -12,8 +12,9 @@ from typing import Any
 from harness import answers
 from harness.cells import AXES
 from harness.compare import Comparison, Row, compare
+from harness.drift import known_drifts
 from harness.errors import UsageError
-from harness.metrics import METRICS
+from harness.metrics import METRICS, OF_TIME
 from harness.registry import workloads
 from harness.selection import matching
 from harness.statistics import POWER
@@ -39,7 +40,8 @@ def compared(
     """The comparison as text, and how many lines or files of the results were broken."""
     sides = [side(results, name, session=session) for name in (baseline, contender)]
     frames = [matching(found.frame, only, list(workloads())) for found in sides]
-    found = compare(*frames, metric=metric, across=across)
+    drifts = known_drifts(results, *frames)
+    found = compare(*frames, metric=metric, across=across, drifts=drifts)
     broken = max(part.broken for part in sides)
     return {"table": text, "json": as_json, "csv": as_csv}[output](found), broken
 
@@ -106,10 +108,7 @@ def _notes(found: Comparison) -> list[str]:
             f"would be found in {100 * POWER:g} % of attempts."
         )
     if found.apart:
-        notes.append(
-            "The sides were measured at different times: what the machine did in between is in no "
-            "interval. One session of both, or `epochmark ab`, has it on both sides alike."
-        )
+        notes.append(f"The sides were measured at different times: {_apart(found)}.")
     if any("one process" in row.verdict for row in found.rows):
         notes.append(
             "One process tells nothing about the next one: measure with --replicates 5 or more."
@@ -129,6 +128,19 @@ def _notes(found: Comparison) -> list[str]:
         if cells:
             notes.append(f"Only the {name} has {_cells(len(cells))}: {', '.join(cells)}.")
     return notes
+
+
+def _apart(found: Comparison) -> str:
+    alike = "One session of both, or `epochmark ab`, has it on both sides alike"
+    if found.metric in OF_TIME and not found.unknown:
+        return (
+            "the intervals have how far sessions of the same code are apart on the machine. "
+            f"{alike}"
+        )
+    lacking = f"what the machine did in between is in no interval. {alike}"
+    if found.metric not in OF_TIME:
+        return lacking
+    return f"{lacking}; `epochmark doctor --drift` tells it from several sessions of the same code"
 
 
 def _cells(count: int) -> str:
@@ -172,6 +184,7 @@ def as_json(found: Comparison) -> str:
             "uncompared": [asdict(cell) for cell in found.uncompared],
             "left_out": found.left_out,
             "apart": found.apart,
+            "unknown_drift": found.unknown,
         }
     )
 

@@ -144,6 +144,11 @@ PRICED: Mapping[str, tuple[Seconds, tuple[str, ...]]] = {
 OF_BLOCKS = {"train": "step_time_s", "infer": "infer_throughput_examples_per_s"}
 """Each phase's figure of its timed blocks."""
 
+OF_TIME = frozenset(
+    name for name, metric in METRICS.items() if metric.unit in ("s", "examples/s", "USD")
+)
+"""Figures that are as good as the machine is fast at that hour."""
+
 
 def derive(run: Run) -> dict[str, float]:
     """Every metric that the run's raw samples, memory and price allow, in METRICS order."""

@@ -13,6 +13,7 @@ import pandas as pd
 
 from harness import compare_command, trend_command
 from harness.compare import compare
+from harness.drift import known_drifts
 from harness.errors import UsageError
 from harness.ranking import UNRANKED
 from harness.table import load_table
@@ -59,7 +60,7 @@ def night(results: Path) -> Night:
             for _, run in tried[tried["status"] != "ok"].iterrows()
         ),
         good=good,
-        verdicts=_verdicts(runs, good, str(newest["session"])),
+        verdicts=_verdicts(results, runs, good, str(newest["session"])),
         regressions=tuple(step for step in steps if step.worse and step.new),
         broken=table.broken,
     )
@@ -88,12 +89,12 @@ def last_good(runs: pd.DataFrame, session: str) -> str | None:
     return None
 
 
-def _verdicts(runs: pd.DataFrame, good: str | None, session: str) -> str:
+def _verdicts(results: Path, runs: pd.DataFrame, good: str | None, session: str) -> str:
     if good is None:
         return "There is no good night before it with the same cells on this machine."
     try:
         sides = [runs[runs["session"] == name] for name in (good, session)]
-        return compare_command.text(compare(*sides))
+        return compare_command.text(compare(*sides, drifts=known_drifts(results, runs)))
     except UsageError as error:
         return str(error)
 

@@ -12,10 +12,9 @@ from pathlib import Path
 from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
-from scipy import special
-
 from harness.cellbook import CellBook
 from harness.metrics import seconds_per_step
+from harness.statistics import Difference, Variance
 
 if TYPE_CHECKING:  # what measures pairs is not needed to read what they showed
     from harness.ab import Pair
@@ -48,9 +47,9 @@ class Floor:
         """Of two workers, each alone and at any time, drift of the machine included."""
         return self.between(1)
 
-    def between(self, workers: int) -> float:
-        """Of the means of so many workers each, at any time."""
-        return _bound(self.step_times_s, variances=2 / workers)
+    def between(self, workers: int, *drifts: Variance) -> float:
+        """Of the means of so many workers each, at any time; with the drift of their sessions."""
+        return _bound(self.step_times_s, *drifts, variances=2 / workers)
 
     @property
     def known(self) -> bool:
@@ -66,13 +65,13 @@ def floor_of(pairs: Sequence[Pair], *, as_of: str, suite_commit: str) -> Floor:
     return Floor(as_of, suite_commit, tuple(ratios), tuple(times))
 
 
-def _bound(values: Sequence[float], *, variances: float) -> float:
+def _bound(values: Sequence[float], *others: Variance, variances: float) -> float:
     """What a difference of so many times the values' variance stays below, as a share."""
     count = len(values)
     if count < 2:
         return math.inf
-    spread = stdev(map(math.log, values))
-    return math.expm1(float(special.stdtrit(count - 1, 0.5 + LEVEL / 2)) * spread * variances**0.5)
+    error = stdev(map(math.log, values)) * variances**0.5
+    return Difference(0.0, error, count - 1).widened(*others).interval(1 - LEVEL)[1] - 1
 
 
 def _floor(fields: Mapping[str, Any]) -> Floor:

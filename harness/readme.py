@@ -27,10 +27,12 @@ def metrics_table() -> str:
 
 def results_table(session: str, results: Path, view: str = "usual") -> str:
     """The table of one session's file."""
+    from harness.drift import known_drifts
     from harness.show import markdown
     from harness.table import load_table
 
-    return markdown(load_table(results, [session]).frame, view=view).strip()
+    frame = load_table(results, [session]).frame
+    return markdown(frame, known_drifts(results, frame), view=view).strip()
 
 
 def advice(argument: str, results: Path) -> str:

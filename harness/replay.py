@@ -10,6 +10,7 @@ from typing import Any
 from harness import runner
 from harness.cellbook import book
 from harness.cells import parse_cell
+from harness.drift import machine_drift
 from harness.errors import UsageError
 from harness.metrics import OF_BLOCKS
 from harness.noise import read_floors
@@ -89,9 +90,17 @@ def replay(name: str, results: Path, *, weights: Path | None, say: Say) -> Repla
     say(f"{cell.id} ...")
     with runner.terminated_as_interrupted():
         again = runner.run_one(session, turn, results, extras)
-    floors = read_floors(book(results, "noise"), again.environment.machine)
-    floor = floors[cell.id].apart if cell.id in floors and floors[cell.id].known else None
-    return Replay(published, again, floor)
+    return Replay(published, again, _floor(results, again))
+
+
+def _floor(results: Path, run: Run) -> float | None:
+    """What a process of this machine may differ by from one of another session, if known."""
+    machine = run.environment.machine
+    known = read_floors(book(results, "noise"), machine).get(run.cell)
+    if known is None or not known.known:
+        return None
+    drift = machine_drift(results, machine)
+    return known.between(1, *([drift.between] if drift else []))
 
 
 def find(name: str, results: Path) -> Run:

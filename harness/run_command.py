@@ -184,12 +184,15 @@ def duration(seconds: float) -> str:
 
 def closing(counts: Counter[str], path: Path) -> str:
     """The session's table, what became of its runs, and where they are."""
+    from harness.drift import known_drifts
     from harness.show import show
     from harness.table import load_table
 
     said = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
     session = read_file(path).session.session
-    table = show(load_table(path.parents[2], [session]).frame, output="table")
+    results = path.parents[2]
+    frame = load_table(results, [session]).frame
+    table = show(frame, known_drifts(results, frame), output="table")
     return (
         f"\n{table}\n\n{sum(counts.values())} runs: {said}. Results: {path}\n"
         f"See the table again with `epochmark show {session}`."

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from io import StringIO
 from textwrap import wrap
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import pandas as pd
 
@@ -21,8 +21,11 @@ from harness.cells import AXES
 from harness.columns import FLAGS, INTEGERS, NUMBERS
 from harness.metrics import METRICS, OF_BLOCKS, PRICED
 from harness.registry import workloads
-from harness.summary import COUNTS, ENDS, INTERVALS, footnotes, reasons, summary
+from harness.summary import COUNTS, DRIFT, ENDS, INTERVALS, footnotes, reasons, summary
 from harness.units import ABSENT, FORMS, formatted
+
+if TYPE_CHECKING:  # scipy takes a while to import
+    from harness.drift import Drifts
 
 USUAL = (
     "step_time_s",
@@ -83,12 +86,20 @@ class _Printed:
     notes: list[str]
 
 
-def show(frame: pd.DataFrame, *, output: str, view: str = "usual", width: int | None = None) -> str:
+def show(
+    frame: pd.DataFrame,
+    drifts: Drifts | None = None,
+    *,
+    output: str,
+    view: str = "usual",
+    width: int | None = None,
+) -> str:
     """The latest run of each cell as `table`, `json` or `csv`; `view` is one of VIEWS.
 
-    A table folds at `width`: by default the terminal's, and none when output is not a terminal.
+    `drifts` are those of the machines, where they are known (`harness.drift`). A table folds at
+    `width`: by default the terminal's, and none when output is not a terminal.
     """
-    rows = _rows(frame, view)
+    rows = _rows(frame, drifts, view)
     if output == "json":
         return json.dumps(_records(rows), indent=1, allow_nan=False, ensure_ascii=False)
     if output == "csv":
@@ -100,14 +111,14 @@ def show(frame: pd.DataFrame, *, output: str, view: str = "usual", width: int | 
     return _text(_printed(rows, view), width)
 
 
-def _rows(frame: pd.DataFrame, view: str) -> pd.DataFrame:
-    rows = summary(frame)
+def _rows(frame: pd.DataFrame, drifts: Drifts | None, view: str) -> pd.DataFrame:
+    rows = summary(frame, drifts)
     return with_break_even(rows) if view == "costs" else rows
 
 
-def markdown(frame: pd.DataFrame, *, view: str = "usual") -> str:
+def markdown(frame: pd.DataFrame, drifts: Drifts | None = None, *, view: str = "usual") -> str:
     """The same table for a README."""
-    rows = _rows(frame, view)
+    rows = _rows(frame, drifts, view)
     if rows.empty:
         return "The results hold no runs."
     printed = _printed(rows, view)
@@ -134,7 +145,8 @@ def _escaped(text: str) -> str:
 
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Strict JSON knows no NaN: what is absent, an empty text too, is null."""
-    plain = {*NUMBERS, *INTEGERS, *ENDS, *FLAGS, BREAK_EVEN, *COUNTS, "extrapolated", "altered"}
+    marks = {*FLAGS, "extrapolated", "altered"}
+    plain = {*NUMBERS, *INTEGERS, *ENDS, DRIFT, BREAK_EVEN, *COUNTS, *marks}
     columns: dict[str, list[Any]] = {}
     for name in rows.columns:
         present = rows[name].notna() if name in plain else rows[name] != ""

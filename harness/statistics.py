@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,6 +36,13 @@ ROUNDING = 1e-12
 Floats = NDArray[np.float64]
 
 
+class Variance(NamedTuple):
+    """An estimated variance of logarithms, with its degrees of freedom."""
+
+    value: float
+    freedom: float
+
+
 @dataclass(frozen=True)
 class Difference:
     """The mean of a logarithm of ratios, with its standard error and degrees of freedom."""
@@ -45,6 +53,12 @@ class Difference:
 
     def ratio(self) -> float:
         return math.exp(self.log)
+
+    def widened(self, *others: Variance) -> Difference:
+        """With variances that its own error has nothing of."""
+        parts = [Variance(self.error**2, self.freedom), *others]
+        values, freedoms = zip(*parts, strict=True)
+        return Difference(self.log, math.sqrt(sum(values)), _pooled_freedom(values, freedoms))
 
     def interval(self, alpha: float) -> tuple[float, float]:
         """The ratio's two-sided interval that misses it in a share of `alpha`."""
@@ -90,14 +104,21 @@ class Sequential(Difference):
         return math.sqrt(self.freedom * (limit - 1) / (1 - limit / grown))
 
 
-def interval(values: Sequence[float], *, level: float = LEVEL) -> tuple[float, float] | None:
-    """Where the typical process lies, from one positive figure per process.
+def interval(
+    values: Sequence[float], *, level: float = LEVEL, drift: Variance | None = None
+) -> tuple[float, float] | None:
+    """Where the typical process lies while the session runs, from one positive figure of each.
 
+    With `drift`, the variance of the difference of two sessions: where the typical one of another
+    session of as many processes lies.
     None for fewer than two processes, and where a figure is not positive.
     """
     if len(values) < 2 or not all(value > 0 for value in values):
         return None
-    return _mean(np.log(np.array(values, np.float64))).interval(1 - level)
+    found = _mean(np.log(np.array(values, np.float64)))
+    if drift:
+        found = replace(found, error=math.sqrt(2) * found.error).widened(drift)
+    return found.interval(1 - level)
 
 
 def difference(baseline: Sequence[float], contender: Sequence[float]) -> Difference:

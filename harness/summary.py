@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from math import nan
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -14,6 +14,9 @@ from harness.paths import LOST
 from harness.ranking import POINT, undisturbed
 from harness.scaling import with_scaling
 from harness.units import digits
+
+if TYPE_CHECKING:  # scipy takes a while to import
+    from harness.drift import Drift, Drifts
 
 NO_PRICE = (
     "No price was chosen, so there is no cost. Choose one with --price ID (`epochmark prices` "
@@ -29,19 +32,26 @@ INTERVALS = {
         "infer_throughput_high_examples_per_s",
     ),
 }
-"""The columns of a row's 95 % intervals; absent (NaN) where there is one process."""
+"""The columns of a row's 95 % intervals; absent (NaN) where there is one process. All are of times,
+and so of the hour in which they were measured."""
 
 ENDS = tuple(end for ends in INTERVALS.values() for end in ends)
 
 COUNTS = ("n", "left_out")
 """The columns that count a row's processes: those behind its figures, and those that are not."""
 
+DRIFT = "drift"
+"""The column with the standard deviation of a session's times on the row's machine, as a share."""
+
 _ORDER = (*SCALES, *PHASES, *BACKENDS, *PRECISIONS, *API_STYLES)
 _OF_ONE_RUN = ["run", "replicate", "seed", "file"]
 
 
-def summary(frame: pd.DataFrame) -> pd.DataFrame:
+def summary(frame: pd.DataFrame, drifts: Drifts | None = None) -> pd.DataFrame:
     """The latest session's runs of each cell, batch size and machine: medians over replicates.
+
+    Intervals are of another session on machines whose drift is given, else of the session while it
+    ran; the column DRIFT is absent (NaN) where it is not.
 
     Every status keeps a row of its own, so that failed runs are neither dropped nor averaged over;
     `n` counts its runs, `left_out` those that may not be ranked where others may. Of a replicate
@@ -54,13 +64,16 @@ def summary(frame: pd.DataFrame) -> pd.DataFrame:
     rows = groups.first().drop(columns=_OF_ONE_RUN)
     numbers = list(NUMBERS)
     rows[numbers] = groups[numbers].median()
+    known = drifts or {}
     for metric, ends in INTERVALS.items():
-        found = [_interval(values) for _, values in groups[metric]]
+        found = [_interval(values, known.get(str(key[0]))) for key, values in groups[metric]]
         for place, name in enumerate(ends):
             rows[name] = [pair[place] for pair in found]
     for mark in ("contended", "throttled", "simulated", "slow_path", "altered", "extrapolated"):
         rows[mark] = groups[mark].any()
     rows.insert(0, "n", groups.size())
+    spreads = {machine: drift.spread for machine, drift in known.items()}
+    rows[DRIFT] = rows.index.get_level_values("machine").map(lambda name: spreads.get(name, nan))
     whole = everyone.groupby([*point, "status"], sort=False, observed=True).size()
     rows.insert(1, "left_out", whole - rows["n"])
     rows = with_scaling(rows.reset_index())
@@ -77,14 +90,14 @@ def latest(frame: pd.DataFrame) -> pd.DataFrame:
     return runs.merge(newest, on=[*point, "session"], how="inner")
 
 
-def _interval(values: pd.Series[float]) -> tuple[float, float]:
+def _interval(values: pd.Series[float], drift: Drift | None) -> tuple[float, float]:
     """Where the cell's typical process lies (`harness.statistics`)."""
     present = values.dropna().tolist()
     if len(present) < 2:
         return nan, nan
     from harness.statistics import interval  # scipy takes a while to import
 
-    return interval(present) or (nan, nan)
+    return interval(present, drift=drift.between if drift else None) or (nan, nan)
 
 
 def _rank(row: pd.Series[Any]) -> tuple[Any, ...]:
@@ -108,10 +121,7 @@ def footnotes(rows: pd.DataFrame, *, shows_cost: bool) -> list[str]:
     else:
         notes.append("n counts the processes of a row; its numbers are their medians.")
         if rows[list(ENDS)].notna().any(axis=None):
-            notes.append(
-                "The 95 % interval is of the typical process while the session ran, from how the "
-                "processes of the row differ. `epochmark compare` tells whether two rows do."
-            )
+            notes += _of_intervals(rows)
     if rows["left_out"].any():
         notes.append(
             "'of' counts them all: the rest ran beside other work, on a throttled accelerator, or "
@@ -149,6 +159,27 @@ def footnotes(rows: pd.DataFrame, *, shows_cost: bool) -> list[str]:
     if not shows_cost and (rows["price"] != "").any():
         return notes
     return [*notes, price_note(rows)]
+
+
+def _of_intervals(rows: pd.DataFrame) -> list[str]:
+    """What the 95 % interval of rows on machines whose drift is known, or is not, is of."""
+    compared = "`epochmark compare` tells whether two rows do."
+    told = rows[rows[list(ENDS)].notna().any(axis=1)]
+    spreads = told.loc[told[DRIFT].notna(), DRIFT].unique()
+    notes = []
+    if len(spreads):
+        apart = " and ".join(f"{digits(100 * share, 2)} %" for share in spreads)
+        notes.append(
+            "The 95 % interval is where another session of the row has its figure, at any hour: "
+            "from how the row's processes differ, and from how far sessions of the same code are "
+            f"apart on its machine ({apart}, standard deviation). {compared}"
+        )
+    if told[DRIFT].isna().any():
+        notes.append(
+            "The 95 % interval is of the typical process while the session ran, from how the "
+            f"processes of the row differ. {compared}"
+        )
+    return notes
 
 
 def _span(low: float, high: float) -> str:

@@ -19,12 +19,14 @@ FIGURES = ("output", "loss", "gradient_norm", "update_norm")
 
 def standard(argument: str, results: Path) -> str:
     """Speed, memory and the gate's deviations, of WORKLOAD:SESSION."""
+    from harness.drift import known_drifts
     from harness.show import markdown
     from harness.table import load_table
 
     name, _, session = argument.partition(":")
     frame = load_table(results, [session]).frame
-    figures = markdown(frame[frame["workload"] == name], view="figures").strip()
+    mine = frame[frame["workload"] == name]
+    figures = markdown(mine, known_drifts(results, mine), view="figures").strip()
     return f"Session {session}: {figures}\n\n{_gates(_runs(name, session, results))}"
 
 

@@ -12,6 +12,7 @@ import pytest
 
 from harness import advise_command
 from harness.advise import Advice, Floors, Wanted, advise
+from harness.drift import Drift, Sessions, drift_of
 from harness.errors import UsageError
 from harness.noise import Floor
 from harness.schema import Block, Contention, Epoch, Memory, Run, Samples
@@ -120,6 +121,49 @@ def test_cells_of_one_process_are_judged_by_the_noise_floor() -> None:
     only = load_table(RESULTS).frame.query("backend != 'jax'")
     again = advise(only, Wanted("recommender"), without)
     assert chosen(again) == DEFAULT
+
+
+def drifting() -> Drift:
+    """Five sessions of one cell whose levels differ by some ten percent."""
+    levels = (1.0, 1.15, 0.9, 1.05, 0.95)
+    figures = tuple(tuple(level * factor for factor in NEARLY) for level in levels)
+    found = drift_of({"c": Sessions("step_time_s", tuple("abcde"), figures)})
+    assert found is not None
+    return found
+
+
+@pytest.mark.parametrize("processes", [5, 1])
+def test_cells_of_two_sessions_are_told_apart_beyond_what_the_machine_does_between_them(
+    processes: int,
+) -> None:
+    spread = NEARLY[:processes]
+    slow, fast = runs(DEFAULT, 6.5, spread=spread), runs(JAX, 5.0, spread=spread)
+    times = tuple(0.1 * factor for factor in NEARLY)
+    floor = Floor("2026-11-23", "abc", (1.0, 1.01, 0.99), times)
+    floors = {("laptop", one[0].cell): floor for one in (slow, fast)}
+
+    def found(drift: bool) -> str:
+        drifts = {"laptop": drifting()} if drift else {}
+        frame = load_table(RESULTS).frame
+        return chosen(advise(frame, Wanted("recommender"), floors, drifts))
+
+    write_session(RESULTS, *slow, *fast)
+    assert found(drift=True) == JAX  # both of one hour
+    write_session(RESULTS, *fast, session="20261123T101530Z-def5678")
+    assert found(drift=False) == JAX
+    assert found(drift=True) == DEFAULT
+
+
+def test_the_interval_of_a_cost_has_the_drift() -> None:
+    advised(runs(DEFAULT, 5.0), runs(JAX, 2.0))
+    frame = load_table(RESULTS).frame
+    plain, wide = (
+        advise(frame, Wanted("recommender"), {}, drifts).judged[0].candidate.cost_interval
+        for drifts in ({}, {"laptop": drifting()})
+    )
+    assert plain is not None
+    assert wide is not None
+    assert wide[0] < 0.9 * plain[0] < 1.1 * plain[1] < wide[1]
 
 
 def test_cells_of_one_process_are_judged_by_the_others_spread() -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from harness.drift import Sessions
 from harness.noise import Floor
 from tests.benchmarks import calibration
 from tests.benchmarks import record as book
@@ -17,13 +17,13 @@ from tests.benchmarks.calibration import Processes, alarms, between, halves
 RANDOM = np.random.default_rng(1)
 
 
-def processes(count: int = 6, *, later: float = 1.0, session: str = "s") -> list[Processes]:
+def processes(count: int = 6, *, later: float = 1.0) -> list[Processes]:
     """Forty cells; the later half of each cell's processes takes so many times as long."""
     found = []
-    for number in range(40):
+    for _ in range(40):
         times = 0.01 * np.exp(RANDOM.normal(0, 0.02, count))
         times[count // 2 :] *= later
-        found.append(Processes(session, f"cell{number}", "p", "step_time_s", times.tolist()))
+        found.append(Processes("s", times.tolist()))
     return found
 
 
@@ -44,13 +44,33 @@ def test_a_later_half_that_is_slower_is_told_by_the_order_of_time_alone() -> Non
     assert found["resampled"]["alarms"] < 0.3 * found["resampled"]["comparisons"]
 
 
-def test_two_sessions_are_held_together_where_they_measured_in_one_way() -> None:
-    one, other = processes(session="a"), processes(session="b")
-    other = [replace(part, values=[2 * value for value in part.values]) for part in other]
-    other[0] = replace(other[0], protocol="another")
-    found = between([*one, *other])
-    assert (found["comparisons"], found["alarms"], found["covered"]) == (39, 39, 0)
-    assert found["speeds"] == [pytest.approx(0.5, rel=0.01)]
+def test_sessions_that_drift_are_judged_by_what_the_others_show() -> None:
+    """Each is as far from the next as any two: the drift of all but one foretells that one."""
+    levels = np.exp(RANDOM.normal(0, 0.2, 8))
+    names = tuple(f"s{number}" for number in range(8))
+    cells = {
+        f"cell{number}": Sessions("step_time_s", names, tuple(map(figures, levels)))
+        for number in range(20)
+    }
+    found = between(cells)
+    assert found["comparisons"] == 20 * 28
+    assert found["alarms"] > 0.7 * found["comparisons"]
+    assert found["covered"] < 0.3 * found["intervals"]
+    drifted = found["drifted"]
+    assert drifted["comparisons"] == 2 * found["comparisons"]
+    assert drifted["alarms"] <= 0.01 * drifted["comparisons"]
+    assert drifted["covered"] > 0.9 * drifted["intervals"]
+    assert found["speeds"][0] == pytest.approx(levels[0] / levels[1], rel=0.02)
+
+
+def test_two_sessions_alone_foretell_no_third() -> None:
+    found = between({"c": Sessions("step_time_s", ("a", "b"), (figures(1.0), figures(2.0)))})
+    assert (found["comparisons"], found["alarms"], found["covered"]) == (1, 1, 0)
+    assert found["drifted"]["comparisons"] == 0
+
+
+def figures(level: float) -> tuple[float, ...]:
+    return tuple(0.01 * level * np.exp(RANDOM.normal(0, 0.02, 6)))
 
 
 def test_pairs_that_lean_to_one_side_alarm() -> None:

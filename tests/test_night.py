@@ -193,11 +193,16 @@ def test_results_are_pushed_on_top_of_what_came_before_them(tmp_path: Path) -> N
         file = clone / "results" / "runs" / "m" / f"{clone.name}.jsonl"
         file.parent.mkdir(parents=True)
         file.write_text("{}\n")
+        drift = clone / "results" / "drift" / f"{clone.name}.json"
+        if clone == other:  # the first has not enough nights yet
+            drift.parent.mkdir()
+            drift.write_text("{}\n")
         (clone / "left-alone.txt").write_text("")
         script = ROOT / ".github" / "publish-results"
         subprocess.run([str(script)], check=True, cwd=clone, env=with_settings(nobody))
     listed = git(bare, "ls-tree", "-r", "--name-only", "main").splitlines()
-    assert listed == ["results/runs/m/one.jsonl", "results/runs/m/other.jsonl"]
+    runs = ["results/runs/m/one.jsonl", "results/runs/m/other.jsonl"]
+    assert listed == ["results/drift/other.json", *runs]
     authors = git(bare, "log", "--format=%an %cn", "main").splitlines()
     assert authors == ["nightly nightly", "nightly nightly", "t t"]
     subprocess.run([str(script)], check=True, cwd=one, env=with_settings(nobody))

@@ -17,6 +17,7 @@ from harness import calibrate, child, cli, replay, runner
 from harness.ab import Failure, Pair
 from harness.cells import Cell
 from harness.child import Ended
+from harness.drift import Sessions, write_sessions
 from harness.errors import ResultsError, UsageError
 from harness.noise import Floor, floor_of, read_floors, write_floors
 from harness.probes import CpuReading
@@ -235,6 +236,21 @@ def test_within_the_floor_is_reproduced(
     said = replay.text(found)
     word = "Reproduced" if reproduced else "Not reproduced"
     assert f"\n{word}: step_time_s is {formatted('step_time_s', step_s)}, " in said
+
+
+def test_the_floor_has_what_the_machine_does_between_sessions(
+    tmp_path: Path, worker: Callable[..., list[Job]]
+) -> None:
+    run = published(tmp_path)
+    times = (0.1, 0.102, 0.098, 0.101)
+    write_floors(tmp_path, "m", {run.cell: replace(FLOOR, step_times_s=times)})
+    worker(0.0118)
+    assert replayed(tmp_path).reproduced is False
+    levels = (1.0, 1.06, 0.95, 1.03, 0.96, 1.05, 0.99, 0.94)
+    figures = tuple(tuple(level * time for time in times) for level in levels)
+    sessions = Sessions("step_time_s", tuple("abcdefgh"), figures)
+    write_sessions(tmp_path, "m", {"another cell": sessions})
+    assert replayed(tmp_path).reproduced is True
 
 
 def test_without_a_floor_there_is_no_verdict(

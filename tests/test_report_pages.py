@@ -163,7 +163,7 @@ def test_no_advice_contradicts_a_sure_card_without_saying_why(committed: Source)
     """In the committed results a newer session of single processes told otherwise."""
     recommended = {
         row[0].href: row[-2].notes
-        for one in tradeoffs(committed.rows, committed.counted, committed.floors)
+        for one in tradeoffs(committed.rows, committed.counted, committed.floors, committed.drifts)
         for row in one.table.rows
         if row[-2].text == "recommended"
     }

@@ -13,7 +13,7 @@ from harness.report.parts import Entry, Table
 from harness.report.source import Source
 from harness.schema import SCHEMA_VERSION
 from harness.store import results_files
-from harness.units import ABSENT
+from harness.units import ABSENT, percent
 
 NAMES = ("machine", "cpu", "accelerators", "os", "python", "keras", "tensorflow", "jax", "torch")
 
@@ -29,6 +29,7 @@ def environments(source: Source) -> dict[str, Any]:
         "sessions": _sessions(source.runs, versions),
         "schemas": note_of_schemas(set(versions.values())),
         "floors": _floors(source),
+        "drifts": _drifts(source),
     }
 
 
@@ -103,3 +104,17 @@ def _floors(source: Source) -> Table:
     )
     head = ("machine", "cell", "in turns", "apart", "calibrated")
     return Table("floors", "Noise floor of the step time", head, body, frozenset({2, 3}))
+
+
+def _drifts(source: Source) -> Table:
+    body = tuple(
+        (
+            Entry(machine),
+            Entry(str(drift.sessions), raw=float(drift.sessions)),
+            Entry(percent(drift.shared), raw=drift.shared),
+            Entry(percent(drift.spread), raw=drift.spread),
+        )
+        for machine, drift in source.drifts.items()
+    )
+    head = ("machine", "sessions", "all cells together", "a cell")
+    return Table("drifts", "Drift between sessions", head, body, frozenset({1, 2, 3}))

@@ -166,7 +166,7 @@ def _reasons(rows: pd.DataFrame, status: str) -> list[str]:
 
 def _cells(source: Source) -> Iterator[Page]:
     told = with_curve(source.history)
-    sessions = session_tables(source.runs, source.rows)
+    sessions = session_tables(source.runs, source.rows, source.drifts)
     runs = dict(list(source.counted.groupby(list(POINT), observed=True)))
     for key, rows in source.rows.groupby(list(POINT), observed=True, sort=False):
         first = each(rows)[0]
@@ -198,7 +198,7 @@ def _replay(row: Row) -> str:
 
 
 def _tradeoffs(source: Source) -> Iterator[Page]:
-    found = tradeoffs(source.rows, source.counted, source.floors)
+    found = tradeoffs(source.rows, source.counted, source.floors, source.drifts)
     yield Page("tradeoffs.html", "tradeoffs.html", "Trade-offs", {"tradeoffs": found})
 
 

@@ -11,7 +11,9 @@ import pandas as pd
 
 from harness.advise import Floors
 from harness.cellbook import book
+from harness.drift import Drifts, known_drifts
 from harness.errors import ResultsError
+from harness.metrics import OF_TIME
 from harness.preflight import read_forecasts
 from harness.ranking import POINT, undisturbed
 from harness.report.chosen import chosen, others
@@ -43,6 +45,7 @@ class Source:
     verdicts: Verdicts
     history: History
     floors: Floors
+    drifts: Drifts
     results: Path
     prices: Path
     forecasts: Forecasts
@@ -55,15 +58,17 @@ def read_source(results: Path) -> Source:
     table = load_table(results)
     runs = table.frame
     floors = known_floors(results, runs)
+    drifts = known_drifts(results, runs)
     counted = plain(latest(chosen(runs)))
     return Source(
         runs=runs,
-        rows=_rows(counted),
+        rows=_rows(counted, drifts),
         counted=counted,
         records=_records(results, counted),
-        verdicts=judge(runs),
+        verdicts=judge(runs, drifts),
         history=history(runs, floors=floors),
         floors=floors,
+        drifts=drifts,
         results=results,
         prices=book(results, "prices"),
         forecasts=_forecasts(book(results, "preflight")),
@@ -72,19 +77,19 @@ def read_source(results: Path) -> Source:
     )
 
 
-def _rows(counted: pd.DataFrame) -> pd.DataFrame:
+def _rows(counted: pd.DataFrame, drifts: Drifts) -> pd.DataFrame:
     """The summary, with an interval of every figure of SPANS.
 
     `beside` tells what became of the processes that a row leaves out.
     """
     runs = undisturbed(counted)
-    rows = plain(summary(runs))
+    rows = plain(summary(runs, drifts))
     told = others(counted)
     words = [told.get(point_of(row), "") if row["status"] == "ok" else "" for row in each(rows)]
-    return _with_spans(rows.assign(beside=words), runs)
+    return _with_spans(rows.assign(beside=words), runs, drifts)
 
 
-def _with_spans(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
+def _with_spans(rows: pd.DataFrame, runs: pd.DataFrame, drifts: Drifts) -> pd.DataFrame:
     """Where the typical process lies; absent (NaN) where there is one alone."""
     more = {name: ends for name, ends in SPANS.items() if name not in INTERVALS}
     columns = {end: [nan] * len(rows) for ends in more.values() for end in ends}
@@ -93,9 +98,11 @@ def _with_spans(rows: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
     }
     kept = runs[list(dict.fromkeys((*POINT, "status", *more)))]
     for key, group in kept.groupby([*POINT, "status"], observed=True, sort=False):
+        drift = drifts.get(str(key[0]))
         for name, ends in more.items():
             values = group[name].dropna().tolist()
-            found = interval(values) if len(values) > 1 else None
+            between = drift.between if drift and name in OF_TIME else None
+            found = interval(values, drift=between)
             for end, value in zip(ends, found or (), strict=False):
                 columns[end][places[tuple(key)]] = value
     return pd.concat([rows, pd.DataFrame(columns, index=rows.index)], axis=1).copy()

@@ -10,6 +10,7 @@ from math import floor, isfinite, log10
 import pandas as pd
 
 from harness.advise import Advice, Floors, Wanted, advise
+from harness.drift import Drifts
 from harness.errors import UsageError
 from harness.metrics import METRICS
 from harness.ranking import rankable
@@ -68,25 +69,30 @@ class Tradeoff:
     note: str
 
 
-def tradeoffs(rows: pd.DataFrame, runs: pd.DataFrame, floors: Floors) -> list[Tradeoff]:
+def tradeoffs(
+    rows: pd.DataFrame, runs: pd.DataFrame, floors: Floors, drifts: Drifts
+) -> list[Tradeoff]:
     """For every workload of the summary that has two cells to choose between."""
     kept = rows[rankable(rows)]
     found = []
     for key, group in kept.groupby(GROUP, observed=True, sort=False):
         if len(group) > 1:
-            advice, note = _advice(group, runs, floors)
+            advice, note = _advice(group, runs, floors, drifts)
             found.append(_tradeoff(tuple(map(str, key)), group, advice, note))
     return found
 
 
-def _advice(group: pd.DataFrame, runs: pd.DataFrame, floors: Floors) -> tuple[Advice | None, str]:
+def _advice(
+    group: pd.DataFrame, runs: pd.DataFrame, floors: Floors, drifts: Drifts
+) -> tuple[Advice | None, str]:
     """What `epochmark advise` says of these cells, and what must be known of it."""
     first = group.iloc[0]
     if first["phase"] != "train":
         return None, "epochmark advise is about training and says nothing of inference."
     mine = runs[runs["machine"] == first["machine"]]
     try:
-        found = advise(mine, Wanted(str(first["workload"]), str(first["scale"])), floors)
+        wanted = Wanted(str(first["workload"]), str(first["scale"]))
+        found = advise(mine, wanted, floors, drifts)
     except UsageError as error:
         return None, str(error)
     epochs = " or ".join(map(str, found.epochs))

@@ -21,6 +21,7 @@ from harness.compare import (
     every_pair,
 )
 from harness.compare import Row as Compared
+from harness.drift import Drifts
 from harness.errors import UsageError
 from harness.ranking import UNRANKED
 from harness.report.parts import plain, slug
@@ -164,7 +165,7 @@ def ends_of(row: Compared) -> tuple[str, str]:
     return one, other
 
 
-def judge(runs: pd.DataFrame) -> Verdicts:
+def judge(runs: pd.DataFrame, drifts: Drifts) -> Verdicts:
     """All contrasts that the table of runs allows."""
     sessions = {str(machine): _replicated(runs, machine) for machine in runs["machine"].unique()}
     found: list[Contrast] = []
@@ -174,7 +175,7 @@ def judge(runs: pd.DataFrame) -> Verdicts:
         own = runs[runs["machine"] == machine]
         for session in names:
             part = plain(own[own["session"] == session])
-            summaries[machine, session] = summary(part)
+            summaries[machine, session] = summary(part, drifts)
             # Of a replicate that was run again the last try, as globs mean it.
             read = latest(part)[[*READ, "workload", "scale", "phase"]]
             found += _within(read, machine, session)
@@ -183,8 +184,8 @@ def judge(runs: pd.DataFrame) -> Verdicts:
             }
     newest = {machine: _newest(runs, machine) for machine in sessions}
     for machine, frames in newest.items():
-        found += _between_sessions(machine, frames)
-    found += _between_machines(newest)
+        found += _between_sessions(machine, frames, drifts)
+    found += _between_machines(newest, drifts)
     return Verdicts(tuple(found), sessions, summaries, pairs)
 
 
@@ -224,7 +225,7 @@ def _within(part: pd.DataFrame, machine: str, session: str) -> Iterator[Contrast
             allowed = ("--across", axis) if across else ()
             arguments = (*allowed, "--session", session, f"*/{one}/*", f"*/{other}/*")
             yield from _contrast(
-                axis, machine, session, (one, other), sides, arguments, across=across
+                axis, machine, session, (one, other), sides, arguments, across=across, drifts={}
             )
 
 
@@ -246,15 +247,16 @@ def _meeting(one: pd.DataFrame, other: pd.DataFrame) -> bool:
     return bool(cells[0] & cells[1])
 
 
-def _between_sessions(machine: str, frames: Frames) -> Iterator[Contrast]:
+def _between_sessions(machine: str, frames: Frames, drifts: Drifts) -> Iterator[Contrast]:
     """Every two of the newest sessions, the newer against the older."""
     for new, old in combinations(frames, 2):
         sides = [frames[old], frames[new]]
         if _meeting(*sides):
-            yield from _contrast("session", machine, "", (old, new), sides, (old, new))
+            names = (old, new)
+            yield from _contrast("session", machine, "", names, sides, names, drifts=drifts)
 
 
-def _between_machines(newest: Mapping[str, Frames]) -> Iterator[Contrast]:
+def _between_machines(newest: Mapping[str, Frames], drifts: Drifts) -> Iterator[Contrast]:
     """The newest sessions of every two machines."""
     for one, other in combinations(newest, 2):
         meetings = [
@@ -265,7 +267,9 @@ def _between_machines(newest: Mapping[str, Frames]) -> Iterator[Contrast]:
             sides = [newest[one][pair[0]], newest[other][pair[1]]]
             names = (f"{one} ({pair[0]})", f"{other} ({pair[1]})")
             arguments = ("--across", "machine", *pair)
-            yield from _contrast("machine", "", "", names, sides, arguments, across=("machine",))
+            yield from _contrast(
+                "machine", "", "", names, sides, arguments, across=("machine",), drifts=drifts
+            )
 
 
 def _contrast(
@@ -277,21 +281,22 @@ def _contrast(
     arguments: tuple[str, ...],
     *,
     across: tuple[str, ...] = (),
+    drifts: Drifts,
 ) -> Iterator[Contrast]:
     """One contrast over all metrics; nothing where the sides share no cell that counts."""
-    narrow = [side[list(READ)] for side in sides]
+    narrow = (sides[0][list(READ)], sides[1][list(READ)])
     comparisons: dict[str, Comparison] = {}
     refused: dict[str, NotComparableError] = {}
     for metric in FIGURES:
         if any(side[metric].isna().all() for side in narrow):
             continue
         try:
-            comparisons[metric] = compare(narrow[0], narrow[1], metric=metric, across=across)
+            comparisons[metric] = compare(*narrow, metric=metric, across=across, drifts=drifts)
         except NotComparableError as error:
             refused[metric] = error
             if {one.key for one in error.differing} == {"protocol"}:
                 allowed = (*across, "protocol")
-                comparisons[metric] = compare(narrow[0], narrow[1], metric=metric, across=allowed)
+                comparisons[metric] = compare(*narrow, metric=metric, across=allowed, drifts=drifts)
         except UsageError:  # no cell of both sides counts
             continue
     if comparisons or refused:

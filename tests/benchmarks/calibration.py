@@ -2,7 +2,7 @@
 
 Each adds its part to results/calibration/<machine>.json:
 `python -m tests.benchmarks.calibration alarms`, `ab` on the pairs of results/noise;
-`... halves`, `compare` on the halves of every session with replicates, and on two such sessions;
+`... halves`, `compare` on the halves of every session with replicates, and on two sessions;
 `... planted CELL ATTEMPTS PERCENT BUDGET`, `ab`'s own search for a step made slower by real work;
 `... contended CELL PERCENT PAIRS`, pairs beside a process that comes and goes.
 """
@@ -13,7 +13,7 @@ import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import combinations, permutations
@@ -30,6 +30,7 @@ from harness.cells import Cell, parse_cell
 from harness.child import HERE, Installation
 from harness.clock import utc_now
 from harness.compare import usable
+from harness.drift import Drift, Sessions, drift_of, sessions_of
 from harness.metrics import METRICS, OF_BLOCKS
 from harness.noise import Floor, read_floors
 from harness.probes import machine_name
@@ -59,15 +60,31 @@ class Processes:
     """A figure of each process of a cell in a session, in the order of time."""
 
     session: str
-    cell: str
-    protocol: str
-    metric: str
     values: list[float]
 
-    @property
-    def point(self) -> tuple[str, str, str]:
-        """What two sessions must share to be of one and the same code."""
-        return self.cell, self.protocol, self.metric
+
+@dataclass(frozen=True)
+class Sides:
+    """The figures of two sides' processes; of two sessions with the machine's drift, if known."""
+
+    baseline: Sequence[float]
+    contender: Sequence[float]
+    drift: Drift | None = None
+
+    def differ(self) -> bool:
+        """Whether `compare` would tell them apart."""
+        found = statistics.difference(self.baseline, self.contender)
+        if self.drift:
+            found = found.widened(self.drift.between)
+        low, high = found.interval(ALPHA)
+        return not low <= 1.0 <= high
+
+    def hold(self) -> Iterator[bool]:
+        """Of either side, whether the interval of its processes has the median of the other's."""
+        between = self.drift.between if self.drift else None
+        for one, other in permutations((self.baseline, self.contender)):
+            bounds = statistics.interval(one, drift=between)
+            yield bounds is not None and bounds[0] <= median(other) <= bounds[1]
 
 
 def alarms(floors: dict[str, Floor]) -> dict[str, Any]:
@@ -103,9 +120,9 @@ def alarms(floors: dict[str, Floor]) -> dict[str, Any]:
 def replicated(runs: pd.DataFrame) -> list[Processes]:
     """The processes of each cell, metric and session that has enough of them to be halved."""
     return [
-        Processes(str(session), str(cell), str(protocol), metric, rows[metric].tolist())
+        Processes(str(session), rows[metric].tolist())
         for metric in OF_BLOCKS.values()
-        for (session, cell, protocol), rows in usable(runs, metric)
+        for (session, *_), rows in usable(runs, metric)
         .sort_values("replicate", kind="stable")
         .groupby(["session", "cell", "protocol"], observed=True)
         if len(rows) >= 2 * HALF
@@ -121,9 +138,9 @@ def halves(found: Sequence[Processes]) -> dict[str, Any]:
     if not found:
         raise SystemExit("No session has four processes of a cell: `epochmark run --replicates 6`.")
     random = np.random.default_rng(2026)
-    real = [_cut(one.values) for one in found]
+    real = [Sides(*_cut(one.values)) for one in found]
     places = random.integers(len(found), size=RESAMPLED)
-    drawn = [_cut(random.permutation(found[place].values).tolist()) for place in places]
+    drawn = [Sides(*_cut(random.permutation(found[place].values).tolist())) for place in places]
     return {
         "sessions": sorted({one.session for one in found}),
         **judged(real),
@@ -133,36 +150,52 @@ def halves(found: Sequence[Processes]) -> dict[str, Any]:
     }
 
 
-def between(found: Sequence[Processes]) -> dict[str, Any]:
-    """What `compare` says of two sessions that measured a cell in the same way, and their cover.
+def between(cells: Mapping[str, Sessions]) -> dict[str, Any]:
+    """What `compare` says of every two sessions of the same code, and their cover.
 
-    `speeds` are the later session's to the earlier one's, means over their cells: what the machine
-    did in between.
+    Then both with the drift of the machine, as it is told without one of the two sessions: nothing
+    is judged by what it was learned from. `speeds` are the later session's to the earlier one's,
+    means over their cells: what the machine did in between.
     """
-    pairs = [
-        (one, other)
-        for one, other in combinations(sorted(found, key=lambda one: one.session), 2)
-        if one.session != other.session and one.point == other.point
-    ]
+    names = sorted({name for one in cells.values() for name in one.sessions})
+    drifts = {name: drift_of(_without(cells, name)) for name in names}
+    plain: list[Sides] = []
+    drifted: list[Sides] = []
     logs: dict[tuple[str, str], list[float]] = {}
-    for one, other in pairs:
-        log = statistics.difference(one.values, other.values).log
-        log *= -1 if METRICS[one.metric].direction == "lower" else 1
-        logs.setdefault((one.session, other.session), []).append(log)
+    for one in cells.values():
+        sign = -1 if METRICS[one.metric].direction == "lower" else 1
+        for pair in combinations(zip(one.sessions, one.figures, strict=True), 2):
+            (early, before), (late, after) = pair
+            plain.append(Sides(before, after))
+            known = [drift for name in (early, late) if (drift := drifts[name])]
+            drifted += [Sides(before, after, drift) for drift in known]
+            log = sign * statistics.difference(before, after).log
+            logs.setdefault((early, late), []).append(log)
     return {
-        **judged([(one.values, other.values) for one, other in pairs]),
+        "sessions": names,
+        **judged(plain),
+        "drifted": judged(drifted),
         "speeds": [math.exp(float(np.mean(several))) for several in logs.values()],
         "alpha": ALPHA,
         "level": LEVEL,
     }
 
 
-def judged(pairs: Sequence[tuple[list[float], list[float]]]) -> dict[str, int]:
+def _without(cells: Mapping[str, Sessions], left_out: str) -> dict[str, Sessions]:
+    """The cells without a session."""
+    kept = {}
+    for cell, one in cells.items():
+        places = [place for place, name in enumerate(one.sessions) if name != left_out]
+        kept[cell] = one.at(places)
+    return kept
+
+
+def judged(pairs: Sequence[Sides]) -> dict[str, int]:
     """How many sides with the same code are told apart, and how many intervals hold."""
-    held = [holds(one, other) for pair in pairs for one, other in permutations(pair)]
+    held = [held for sides in pairs for held in sides.hold()]
     return {
         "comparisons": len(pairs),
-        "alarms": sum(differ(*pair) for pair in pairs),
+        "alarms": sum(sides.differ() for sides in pairs),
         "intervals": len(held),
         "covered": sum(held),
     }
@@ -173,22 +206,10 @@ def _cut(values: list[float]) -> tuple[list[float], list[float]]:
     return values[:middle], values[middle:]
 
 
-def holds(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether the interval of one side's processes has the median of the other's."""
-    bounds = statistics.interval(one)
-    return bounds is not None and bounds[0] <= median(other) <= bounds[1]
-
-
 def alarmed(logs: Sequence[float]) -> bool:
     """Whether looking after every pair would ever have told the sides apart."""
     found = (statistics.sequential_difference(logs[:n]) for n in range(2, len(logs) + 1))
     return any(decided(one, ALPHA, 0.0) for one in found if one.error > 0)
-
-
-def differ(one: Sequence[float], other: Sequence[float]) -> bool:
-    """Whether `compare` would tell these two sessions' processes apart."""
-    low, high = statistics.difference(list(one), list(other)).interval(ALPHA)
-    return not low <= 1.0 <= high
 
 
 def planted(cell: Cell, share: float, attempts: int, budget_s: float) -> Iterator[dict[str, Any]]:
@@ -334,9 +355,9 @@ def main() -> None:
         record(what, alarms(read_floors(RESULTS, machine_name())))
     elif what == "halves":
         runs = load_table(RESULTS).frame
-        found = replicated(runs[runs["machine"] == machine_name()])
-        record(what, halves(found))
-        record("between", between(found))
+        mine = runs[runs["machine"] == machine_name()]
+        record(what, halves(replicated(mine)))
+        record("between", between(sessions_of(mine)))
     elif what == "contended":
         text, percent, pairs = arguments
         cell = parse_cell(text, list(workloads()))
