@@ -25,7 +25,7 @@ def markdown(results: Path) -> str:
         ("", "asked", *(record["machine"] for record in records)),
         ("---",) * (2 + len(records)),
     ]
-    for title, asked, told in [*FIGURES, *_planted(records)]:
+    for title, asked, told in [*FIGURES, *_planted(records), *_peers(records)]:
         found = [told(record) for record in records]
         if any(found):
             rows.append((title, asked, *(text or "-" for text in found)))
@@ -101,6 +101,9 @@ FIGURES: Sequence[tuple[str, str, Callable[[Record], str]]] = (
     ("`compare` over 100,000 rows", "3 s", _rows("compare")),
     ("`trend` over 100,000 rows", "3 s", _rows("trend")),
     ("`report` over 100,000 rows, from nothing", "30 s", _rows("report")),
+    ("`preflight` of a TPU at scale smoke, from nothing", "360 s",
+     _most("plans", lambda entry: entry["first_s"], "{:.0f} s")),
+    ("the same again", "seconds", _most("plans", lambda entry: entry["again_s"], "{:.1f} s")),
 )  # fmt: skip
 
 
@@ -118,3 +121,19 @@ def _planted(records: Sequence[Record]) -> Iterator[tuple[str, str, Callable[[Re
             )
 
         yield f"`{cell}` slower by about {100 * aim:g} %: found by `ab`", "95 %", told
+
+
+def _peers(records: Sequence[Record]) -> Iterator[tuple[str, str, Callable[[Record], str]]]:
+    """A row per network that is not ours: our step's time to its own, as FLOPs are to FLOPs."""
+    sides = [side for record in records for side in record.get("peers", [])]
+    for cell, peer in dict.fromkeys((side["cell"], side["peer"]) for side in sides):
+
+        def told(record: Record, cell: str = cell) -> str:
+            for side in record.get("peers", []):
+                if side["cell"] == cell:
+                    per_flop = side["ratio_per_flop"] / side["ratio_median"]
+                    low, high = (per_flop * side[f"ratio_ci96_{end}"] for end in ("low", "high"))
+                    return f"{side['ratio_per_flop']:.3f} ({low:.3f} to {high:.3f})"
+            return ""
+
+        yield f"step of `{cell}` beside {peer}, per FLOP (96 % interval)", "at most 1", told
