@@ -9,7 +9,7 @@ one session: the interval of a row, and the difference of sides from different s
 from __future__ import annotations
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ from harness.cellbook import CellBook, book
 from harness.columns import PACKAGES
 from harness.metrics import OF_BLOCKS
 from harness.ranking import rankable
-from harness.statistics import Floats, Variance
+from harness.statistics import Variance
 
 LEAST = 3
 """Sessions that a drift is told from: two say nearly nothing of how far a third will be."""
@@ -52,11 +52,10 @@ class Sessions:
 
     def at(self, places: Sequence[int]) -> Sessions:
         """The sessions at these places alone."""
-        names, figures = (self.sessions, self.figures)
         return replace(
             self,
-            sessions=tuple(names[place] for place in places),
-            figures=tuple(figures[place] for place in places),
+            sessions=tuple(self.sessions[place] for place in places),
+            figures=tuple(self.figures[place] for place in places),
         )
 
 
@@ -134,42 +133,40 @@ def _apart(rows: pd.DataFrame, metric: str) -> Sessions:
         if len(figures) > 1 and (last is None or start - last >= APART):
             kept[str(session)] = figures
             last = start
-    return Sessions(metric, tuple(kept)[-NEWEST:], tuple(kept.values())[-NEWEST:])
+    found = Sessions(metric, tuple(kept), tuple(kept.values()))
+    return found.at(range(len(kept))[-NEWEST:])
 
 
 def drift_of(cells: Mapping[str, Sessions]) -> Drift | None:
-    """None where fewer than LEAST sessions are known."""
-    places = [
-        (cell, session, np.log(figures))
+    """None where fewer than LEAST sessions are known, or no cell is in two of them."""
+    levels = pd.DataFrame(
+        (cell, session, np.mean(np.log(figures)), np.var(np.log(figures), ddof=1) / len(figures))
         for cell, one in cells.items()
         for session, figures in zip(one.sessions, one.figures, strict=True)
-    ]
-    count = len({session for _, session, _ in places})
-    if count < LEAST:
+    )
+    if levels.empty or levels[1].nunique() < LEAST:
         return None
-    levels = np.array([logs.mean() for *_, logs in places])
-    by_cell = _indicators([cell for cell, *_ in places])
-    by_both = np.hstack([by_cell, _indicators([session for _, session, _ in places])])
-    (left, rank), (rest, both) = _residual(by_cell, levels), _residual(by_both, levels)
-    shared, own = both - rank, len(levels) - both
+    # What is left of sessions and levels beside the cells is regressed on each other.
+    inside = _within(levels[2], levels[0]).to_numpy()
+    sessions = _within(pd.get_dummies(levels[1], dtype=float), levels[0]).to_numpy()
+    fit, _, rank, _ = np.linalg.lstsq(sessions, inside)
+    if rank == 0:
+        return None
+    rest = float(((inside - sessions @ fit) ** 2).sum())
+    whole = len(levels) - levels[0].nunique()
+    own = whole - int(rank)
     return Drift(
-        sessions=count,
-        together=Variance((left - rest) / shared, shared),
+        sessions=levels[1].nunique(),
+        together=Variance((float((inside**2).sum()) - rest) / rank, float(rank)),
         alone=Variance(rest / own, own) if own else Variance(0.0, math.inf),
-        cells=(len(levels) - rank) / shared,
-        noise=float(np.mean([logs.var(ddof=1) / len(logs) for *_, logs in places])),
+        cells=whole / rank,
+        noise=float(levels[3].mean()),
     )
 
 
-def _indicators(names: Sequence[Hashable]) -> Floats:
-    known = list(dict.fromkeys(names))
-    return np.array([[float(name == one) for one in known] for name in names])
-
-
-def _residual(design: Floats, levels: Floats) -> tuple[float, int]:
-    """The squares that a least-squares fit leaves, and its rank."""
-    fit, _, rank, _ = np.linalg.lstsq(design, levels)
-    return float(((levels - design @ fit) ** 2).sum()), int(rank)
+def _within(values: Any, cells: pd.Series[str]) -> Any:
+    """How far the rows are from the mean of their cell."""
+    return values - values.groupby(cells).transform("mean")
 
 
 def _sessions(fields: Mapping[str, Any]) -> Sessions:

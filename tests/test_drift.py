@@ -135,6 +135,11 @@ def test_two_sessions_tell_nothing() -> None:
     assert drift_of({}) is None
 
 
+def test_cells_that_no_two_sessions_share_tell_nothing() -> None:
+    cells = {name: one.at([place]) for place, (name, one) in enumerate(drawn(4, 4).items())}
+    assert drift_of(cells) is None
+
+
 # From the results
 
 

@@ -11,6 +11,7 @@ import pytest
 
 from harness.cells import BACKENDS
 from harness.compare_command import compared
+from harness.drift import drift_of, read_sessions, sessions_of
 from harness.registry import workloads
 from harness.table import load_table
 
@@ -83,3 +84,13 @@ def test_every_workload_was_measured_at_standard_on_every_backend(name: str) -> 
     assert (rows["epoch_fraction"] < 1).all()
     assert rows["data_source"].str.startswith("PyPI ").all()
     assert set(rows.loc[~rows["contended"], "backend"]) == set(BACKENDS)
+
+
+def test_the_drift_of_a_machine_is_that_of_its_committed_sessions() -> None:
+    runs = load_table(RESULTS).frame
+    paths = sorted((RESULTS / "drift").glob("*.json"))
+    assert paths
+    for path in paths:
+        own = sessions_of(runs[runs["machine"] == path.stem])
+        assert read_sessions(RESULTS, path.stem) == own, f"stale: {path.stem}"
+        assert drift_of(own) is not None
