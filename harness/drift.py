@@ -43,11 +43,12 @@ _KIND = (
 class Sessions:
     """A cell's figures in sessions of the same code: of each session, oldest first, its processes.
 
-    Raw, in the metric's unit.
+    Raw, in the metric's unit; `began` is when each session's first run of the cell did.
     """
 
     metric: str
     sessions: tuple[str, ...]
+    began: tuple[str, ...]
     figures: tuple[tuple[float, ...], ...]
 
     def at(self, places: Sequence[int]) -> Sessions:
@@ -55,6 +56,7 @@ class Sessions:
         return replace(
             self,
             sessions=tuple(self.sessions[place] for place in places),
+            began=tuple(self.began[place] for place in places),
             figures=tuple(self.figures[place] for place in places),
         )
 
@@ -69,6 +71,7 @@ class Drift:
     """
 
     sessions: int
+    within: pd.Timedelta
     together: Variance
     alone: Variance
     cells: float
@@ -92,6 +95,14 @@ class Drift:
     def between(self) -> Variance:
         """Of the difference of two sessions' levels of a cell."""
         return self.of(2.0, 2.0)
+
+    @property
+    def seen(self) -> str:
+        """From what it is known, in words."""
+        hours = self.within / pd.Timedelta(hours=1)
+        return f"{self.sessions} sessions within " + (
+            f"{hours:.1f} hours" if hours < 48 else f"{hours / 24:.0f} days"
+        )
 
     @property
     def shared(self) -> float:
@@ -133,7 +144,8 @@ def _apart(rows: pd.DataFrame, metric: str) -> Sessions:
         if len(figures) > 1 and (last is None or start - last >= APART):
             kept[str(session)] = figures
             last = start
-    found = Sessions(metric, tuple(kept), tuple(kept.values()))
+    starts = tuple(f"{began[session]:%Y-%m-%dT%H:%M:%SZ}" for session in kept)
+    found = Sessions(metric, tuple(kept), starts, tuple(kept.values()))
     return found.at(range(len(kept))[-NEWEST:])
 
 
@@ -155,8 +167,10 @@ def drift_of(cells: Mapping[str, Sessions]) -> Drift | None:
     rest = float(((inside - sessions @ fit) ** 2).sum())
     whole = len(levels) - levels[0].nunique()
     own = whole - int(rank)
+    began = pd.to_datetime([start for one in cells.values() for start in one.began])
     return Drift(
         sessions=levels[1].nunique(),
+        within=began.max() - began.min(),
         together=Variance((float((inside**2).sum()) - rest) / rank, float(rank)),
         alone=Variance(rest / own, own) if own else Variance(0.0, math.inf),
         cells=whole / rank,
@@ -176,7 +190,10 @@ def _sessions(fields: Mapping[str, Any]) -> Sessions:
         raise ValueError("not two figures or more of each session")
     if not all(0 < value < math.inf for one in figures for value in one):
         raise ValueError("a figure that is not positive")
-    return Sessions(str(fields["metric"]), names, figures)
+    began = tuple(map(str, fields["began"]))
+    if len(began) != len(names) or pd.to_datetime(list(began), utc=True).hasnans:
+        raise ValueError("not a time of each session")
+    return Sessions(str(fields["metric"]), names, began, figures)
 
 
 _BOOK = CellBook("drift", "sessions", "tell again with `epochmark doctor --drift`", _sessions)

@@ -34,11 +34,15 @@ def learn(results: Path, machine: str) -> tuple[str, Path]:
 
 def text(machine: str, cells: dict[str, Sessions], drift: Drift) -> str:
     """The drift in words."""
+    seen = f"{machine}: {drift.seen}, {len(cells)} cells of the same code."
+    if drift.spread == 0:
+        said = f"{seen} They are no further apart than their processes differ."
+        return "\n".join(wrap(said, WIDTH))
     apart = Difference(0.0, 0.0, math.inf).widened(drift.between).interval(1 - LEVEL)[1] - 1
     said = (
-        f"{machine}: {drift.sessions} sessions of the same code, {len(cells)} cells. The level of "
-        f"a cell in one has a standard deviation of {percent(drift.spread)}, that of all cells "
-        f"together {percent(drift.shared)}. So two sessions of one cell differ by less than "
-        f"{percent(apart)} in {100 * LEVEL:g} of 100 cases, beside what their processes differ by."
+        f"{seen} The level of a cell in one has a standard deviation of {percent(drift.spread)}, "
+        f"that of all cells together {percent(drift.shared)}. So two sessions of one cell differ "
+        f"by less than {percent(apart)} in {100 * LEVEL:g} of 100 cases, beside what their "
+        "processes differ by."
     )
     return "\n".join(wrap(said, WIDTH))

@@ -41,7 +41,8 @@ COUNTS = ("n", "left_out")
 """The columns that count a row's processes: those behind its figures, and those that are not."""
 
 DRIFT = "drift"
-"""The column with the standard deviation of a session's times on the row's machine, as a share."""
+"""The column with the standard deviation of a session's times on the row's machine, as a share; and
+`drift_seen` says from what it is known."""
 
 _ORDER = (*SCALES, *PHASES, *BACKENDS, *PRECISIONS, *API_STYLES)
 _OF_ONE_RUN = ["run", "replicate", "seed", "file"]
@@ -72,8 +73,9 @@ def summary(frame: pd.DataFrame, drifts: Drifts | None = None) -> pd.DataFrame:
     for mark in ("contended", "throttled", "simulated", "slow_path", "altered", "extrapolated"):
         rows[mark] = groups[mark].any()
     rows.insert(0, "n", groups.size())
-    spreads = {machine: drift.spread for machine, drift in known.items()}
-    rows[DRIFT] = rows.index.get_level_values("machine").map(lambda name: spreads.get(name, nan))
+    drifts_of_rows = [known.get(str(key[0])) for key in rows.index]
+    rows[DRIFT] = [drift.spread if drift else nan for drift in drifts_of_rows]
+    rows["drift_seen"] = [drift.seen if drift else "" for drift in drifts_of_rows]
     whole = everyone.groupby([*point, "status"], sort=False, observed=True).size()
     rows.insert(1, "left_out", whole - rows["n"])
     rows = with_scaling(rows.reset_index())
@@ -165,14 +167,17 @@ def _of_intervals(rows: pd.DataFrame) -> list[str]:
     """What the 95 % interval of rows on machines whose drift is known, or is not, is of."""
     compared = "`epochmark compare` tells whether two rows do."
     told = rows[rows[list(ENDS)].notna().any(axis=1)]
-    spreads = told.loc[told[DRIFT].notna(), DRIFT].unique()
+    known = told.loc[told[DRIFT].notna(), [DRIFT, "drift_seen"]].drop_duplicates()
     notes = []
-    if len(spreads):
-        apart = " and ".join(f"{digits(100 * share, 2)} %" for share in spreads)
+    if len(known):
+        apart = "; ".join(
+            f"standard deviation {digits(100 * share, 2)} %, {seen}"
+            for share, seen in known.itertuples(index=False)
+        )
         notes.append(
-            "The 95 % interval is where another session of the row has its figure, at any hour: "
-            "from how the row's processes differ, and from how far sessions of the same code are "
-            f"apart on its machine ({apart}, standard deviation). {compared}"
+            "The 95 % interval is where another session of the row has its figure: from how the "
+            "row's processes differ, and from how much further than that sessions of the same code "
+            f"are apart on its machine ({apart}). {compared}"
         )
     if told[DRIFT].isna().any():
         notes.append(

@@ -12,12 +12,13 @@ import pytest
 
 from harness import advise_command
 from harness.advise import Advice, Floors, Wanted, advise
-from harness.drift import Drift, Sessions, drift_of
+from harness.drift import Drift, drift_of
 from harness.errors import UsageError
 from harness.noise import Floor
 from harness.schema import Block, Contention, Epoch, Memory, Run, Samples
 from harness.table import load_table
 from tests.records import PRICE, make_run, write_session
+from tests.test_drift import made
 
 RESULTS = Path("results")
 GIB = 2**30
@@ -127,7 +128,7 @@ def drifting() -> Drift:
     """Five sessions of one cell whose levels differ by some ten percent."""
     levels = (1.0, 1.15, 0.9, 1.05, 0.95)
     figures = tuple(tuple(level * factor for factor in NEARLY) for level in levels)
-    found = drift_of({"c": Sessions("step_time_s", tuple("abcde"), figures)})
+    found = drift_of({"c": made(figures)})
     assert found is not None
     return found
 

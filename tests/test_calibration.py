@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness.drift import Sessions
 from harness.noise import Floor
 from tests.benchmarks import calibration
 from tests.benchmarks import record as book
 from tests.benchmarks.calibration import Processes, alarms, between, halves
+from tests.test_drift import made
 
 RANDOM = np.random.default_rng(1)
 
@@ -47,11 +47,7 @@ def test_a_later_half_that_is_slower_is_told_by_the_order_of_time_alone() -> Non
 def test_sessions_that_drift_are_judged_by_what_the_others_show() -> None:
     """Each is as far from the next as any two: the drift of all but one foretells that one."""
     levels = np.exp(RANDOM.normal(0, 0.2, 8))
-    names = tuple(f"s{number}" for number in range(8))
-    cells = {
-        f"cell{number}": Sessions("step_time_s", names, tuple(map(figures, levels)))
-        for number in range(20)
-    }
+    cells = {f"cell{number}": made(tuple(map(figures, levels))) for number in range(20)}
     found = between(cells)
     assert found["comparisons"] == 20 * 28
     assert found["alarms"] > 0.7 * found["comparisons"]
@@ -64,7 +60,7 @@ def test_sessions_that_drift_are_judged_by_what_the_others_show() -> None:
 
 
 def test_two_sessions_alone_foretell_no_third() -> None:
-    found = between({"c": Sessions("step_time_s", ("a", "b"), (figures(1.0), figures(2.0)))})
+    found = between({"c": made((figures(1.0), figures(2.0)))})
     assert (found["comparisons"], found["alarms"], found["covered"]) == (1, 1, 0)
     assert found["drifted"]["comparisons"] == 0
 

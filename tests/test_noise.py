@@ -17,7 +17,7 @@ from harness import calibrate, child, cli, replay, runner
 from harness.ab import Failure, Pair
 from harness.cells import Cell
 from harness.child import Ended
-from harness.drift import Sessions, write_sessions
+from harness.drift import write_sessions
 from harness.errors import ResultsError, UsageError
 from harness.noise import Floor, floor_of, read_floors, write_floors
 from harness.probes import CpuReading
@@ -26,6 +26,7 @@ from harness.stages import Job
 from harness.units import formatted
 from tests.benchmarks.calibration import GROUP, alarmed
 from tests.records import ENVIRONMENT, make_run, write_session
+from tests.test_drift import made
 
 FLOOR = Floor("2026-11-23", "abc", (1.0, 1.01, 0.99, 1.02), (0.1, 0.11, 0.1, 0.09))
 
@@ -248,8 +249,7 @@ def test_the_floor_has_what_the_machine_does_between_sessions(
     assert replayed(tmp_path).reproduced is False
     levels = (1.0, 1.06, 0.95, 1.03, 0.96, 1.05, 0.99, 0.94)
     figures = tuple(tuple(level * time for time in times) for level in levels)
-    sessions = Sessions("step_time_s", tuple("abcdefgh"), figures)
-    write_sessions(tmp_path, "m", {"another cell": sessions})
+    write_sessions(tmp_path, "m", {"another cell": made(figures)})
     assert replayed(tmp_path).reproduced is True
 
 

@@ -110,11 +110,11 @@ def _drifts(source: Source) -> Table:
     body = tuple(
         (
             Entry(machine),
-            Entry(str(drift.sessions), raw=float(drift.sessions)),
+            Entry(drift.seen, raw=float(drift.sessions)),
             Entry(percent(drift.shared), raw=drift.shared),
             Entry(percent(drift.spread), raw=drift.spread),
         )
         for machine, drift in source.drifts.items()
     )
-    head = ("machine", "sessions", "all cells together", "a cell")
+    head = ("machine", "known from", "all cells together", "a cell")
     return Table("drifts", "Drift between sessions", head, body, frozenset({1, 2, 3}))
