@@ -57,7 +57,7 @@ def about(source: Source) -> str:
     return (
         f"{_count(len(runs), 'run')} of {_count(len(cells), 'cell')} on "
         f"{_count(runs['machine'].nunique(), 'machine')} "
-        f"({', '.join(map(str, runs['cpu'].unique()[:3]))}), in "
+        f"({'; '.join(map(str, runs['cpu'].unique()[:3]))}), in "
         f"{_count(runs['session'].nunique(), 'session')}, {_days(runs)}."
     )
 
@@ -73,7 +73,7 @@ def about_panel(panel: Panel, source: Source) -> str:
         if name == machine
     }
     parts = [
-        ", ".join(map(str, rows["cpu"].unique())),
+        "; ".join(map(str, rows["cpu"].unique())),
         _count(int(first["cpu_count"]), "core"),
         *sorted(memory),
         *filter(None, map(str, rows["accelerators"].unique())),
