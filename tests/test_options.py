@@ -230,14 +230,16 @@ def test_parts_of_a_batch_train_as_the_whole(backend: str) -> None:
 def test_a_batch_that_fits_and_a_rate_that_falls() -> None:
     data.fetch(workload("bert"), "smoke")
     cell = replace(LSTM, workload="bert")
-    memory = Protocol(min_blocks=3, steady_budget_s=0.1, epochs=4, batch_memory_bytes=GIB)
+    # Far above any peak here, which differs from process to process: both must take one batch.
+    bound = 4 * GIB
+    memory = Protocol(min_blocks=3, steady_budget_s=0.1, epochs=4, batch_memory_bytes=bound)
     left = run(cell, memory).report
     fallen = run(cell, replace(memory, plateau_factor=1e-3)).report
     assert left is not None
     assert fallen is not None
     tried = {int(size): peak for size, peak in fallen.memory.tried_batches.items()}
-    fitting = [size for size, peak in tried.items() if peak <= GIB]
-    assert fallen.batch_size == max(fitting) > 16
+    fitting = [size for size, peak in tried.items() if peak <= bound]
+    assert left.batch_size == fallen.batch_size == max(fitting) > 16
     epochs = fallen.samples.epochs
     assert {epoch.steps for epoch in epochs} == {1024 // fallen.batch_size}
     # The second epoch is no better than the first, so hardly anything is learned after it.
