@@ -50,6 +50,7 @@ calibration: .venv/installed
 	$(TOLD) halves
 	for cell in $(SEARCHED); do $(TOLD) planted $$cell/float32/functional/cpu 7 5 300 || exit 1; done
 	$(TOLD) planted lstm_eta/smoke/train/jax/float32/functional/cpu 3 2 1200
+	$(TOLD) foretold
 	$(TOLD) contended lstm_eta/smoke/train/jax/float32/functional/cpu 10 6
 
 # A night on a measuring machine, step by step: .github/workflows/nightly.yml calls these targets.

@@ -61,6 +61,19 @@ def _drifts(record: Record) -> str:
     return "; ".join(f"{speed:.3f}" for speed in record.get("between", {}).get("speeds", []))
 
 
+def _foretold(command: str) -> Callable[[Record], str]:
+    def told(record: Record) -> str:
+        found = record.get("foretold", {}).get(command, {})
+        if not found.get("attempts"):
+            return ""
+        return (
+            f"{found['found']:,} of {found['attempts']:,} (typical size "
+            f"{100 * found['size']:.1f} %)"
+        )
+
+    return told
+
+
 def _contended(side: str) -> Callable[[Record], str]:
     def told(record: Record) -> str:
         return "; ".join(
@@ -91,6 +104,9 @@ FIGURES: Sequence[tuple[str, str, Callable[[Record], str]]] = (
     ("of one session alone, another's", "", _share("between", "covered", "intervals")),
     ("of one session with the drift that the others show, another's", "90 %",
      _share("between", "covered", "intervals", within="drifted")),
+    ("a slowdown as large as `compare` said that it would find, in another session's processes: "
+     "found", "90 %", _foretold("compare")),
+    ("one as large as `ab` said after five pairs, in five others: found", "90 %", _foretold("ab")),
     ("same code in `ab` beside a process that comes and goes", "no difference",
      _contended("identical")),
     ("slower code in `ab` beside that process", "slower", _contended("slower")),

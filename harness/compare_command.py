@@ -105,7 +105,8 @@ def _notes(found: Comparison) -> list[str]:
         notes.append(
             "Intervals are corrected for the number of cells: where nothing differs, one "
             f"comparison in {1 / found.alpha:g} gives a false alarm. 'finds' is the slowdown that "
-            f"would be found in {100 * POWER:g} % of attempts."
+            f"would be found in {100 * POWER:g} % of attempts whose processes differ as these do; "
+            "those of another hour may differ more."
         )
     if found.apart:
         notes.append(f"The sides were measured at different times: {_apart(found)}.")

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from harness.noise import Floor
 from tests.benchmarks import calibration
 from tests.benchmarks import record as book
-from tests.benchmarks.calibration import Processes, alarms, between, halves
+from tests.benchmarks.calibration import Processes, alarms, between, foretold, halves
 from tests.test_drift import made
 
 RANDOM = np.random.default_rng(1)
@@ -65,8 +67,33 @@ def test_two_sessions_alone_foretell_no_third() -> None:
     assert found["drifted"]["comparisons"] == 0
 
 
-def figures(level: float) -> tuple[float, ...]:
-    return tuple(0.01 * level * np.exp(RANDOM.normal(0, 0.02, 6)))
+def figures(level: float, noise: float = 0.02) -> tuple[float, ...]:
+    return tuple(0.01 * level * np.exp(RANDOM.normal(0, noise, 6)))
+
+
+def test_a_slowdown_of_the_size_that_is_foretold_is_found_as_often_as_said() -> None:
+    cells = {f"cell{number}": made([figures(1.0) for _ in range(8)]) for number in range(40)}
+    searches = [
+        {"cell": f"c{n}", "pair_ratios": 1.05 * np.exp(logs)} for n, logs in enumerate(pairs())
+    ]
+    found = foretold(cells, searches)
+    for command in ("compare", "ab"):
+        told = found[command]
+        assert told["attempts"] > 0.9 * calibration.RESAMPLED
+        assert 0.85 < told["found"] / told["attempts"] < 0.95
+    assert found["ab"]["size"] < found["compare"]["size"]
+
+
+def test_an_hour_whose_processes_differ_more_finds_less_than_another_foretold() -> None:
+    cells = {f"c{n}": made([figures(1.0, noise) for noise in (0.01, 0.05)]) for n in range(40)}
+    found = foretold(cells, [])
+    told = found["compare"]
+    assert told["found"] < 0.8 * told["attempts"]
+    assert found["ab"] == {"attempts": 0, "found": 0, "size": None}
+
+
+def pairs() -> Iterator[NDArray[np.float64]]:
+    return (RANDOM.normal(0, 0.01, 40) for _ in range(40))
 
 
 def test_pairs_that_lean_to_one_side_alarm() -> None:

@@ -3,6 +3,7 @@
 Each adds its part to results/calibration/<machine>.json:
 `python -m tests.benchmarks.calibration alarms`, `ab` on the pairs of results/noise;
 `... halves`, `compare` on the halves of every session with replicates, and on two sessions;
+`... foretold`, slowdowns of the size that `compare` and `ab` say they would find;
 `... planted CELL ATTEMPTS PERCENT BUDGET`, `ab`'s own search for a step made slower by real work;
 `... contended CELL PERCENT PAIRS`, pairs beside a process that comes and goes.
 """
@@ -13,9 +14,9 @@ import math
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 from pathlib import Path
 from statistics import median
@@ -37,7 +38,7 @@ from harness.probes import machine_name
 from harness.registry import workloads
 from harness.statistics import ALPHA, LEVEL
 from harness.table import load_table
-from tests.benchmarks.record import RESULTS, record
+from tests.benchmarks.record import RESULTS, record, recorded
 from tests.slowed import slowed
 
 RESAMPLED = 10_000
@@ -206,6 +207,64 @@ def _cut(values: list[float]) -> tuple[list[float], list[float]]:
     return values[:middle], values[middle:]
 
 
+def foretold(
+    cells: Mapping[str, Sessions], searches: Sequence[Mapping[str, Any]]
+) -> dict[str, Any]:
+    """How often a slowdown is found that is as large as an earlier comparison says it would find.
+
+    `compare`: halves drawn from a session's processes say the size, which is planted in a half of
+    another session's. `ab`: so do GROUP pairs drawn from those of a cell's planted searches, less
+    their mean, for as many of the others.
+    """
+    random = np.random.default_rng(2026)
+    sessions = [one for one in cells.values() if min(map(len, one.figures)) >= 2 * HALF]
+    pools = [pool for pool in _pools(searches) if len(pool) >= 2 * GROUP]
+
+    def sides() -> tuple[statistics.Difference, statistics.Difference]:
+        one = sessions[random.integers(len(sessions))]
+        places = random.permutation(len(one.figures))[:2]
+        drawn = (_cut(random.permutation(one.figures[place]).tolist()) for place in places)
+        before, now = (statistics.difference(*pair) for pair in drawn)
+        return before, now
+
+    def pairs() -> tuple[statistics.Difference, statistics.Difference]:
+        drawn = random.permutation(pools[random.integers(len(pools))])
+        before, now = (drawn[start : start + GROUP].tolist() for start in (0, GROUP))
+        return statistics.sequential_difference(before), statistics.sequential_difference(now)
+
+    return {
+        "compare": _attempts(sides if sessions else None),
+        "ab": _attempts(pairs if pools else None),
+        "ab_pairs": GROUP,
+        "alpha": ALPHA,
+        "power": statistics.POWER,
+    }
+
+
+def _pools(searches: Sequence[Mapping[str, Any]]) -> Iterator[Any]:
+    """The logarithms of each cell's pairs, as if nothing had been planted."""
+    for cell in dict.fromkeys(search["cell"] for search in searches):
+        logs = [np.log(one["pair_ratios"]) for one in searches if one["cell"] == cell]
+        yield np.concatenate([several - several.mean() for several in logs])
+
+
+def _attempts(
+    draw: Callable[[], tuple[statistics.Difference, statistics.Difference]] | None,
+) -> dict[str, Any]:
+    """Of RESAMPLED draws of two differences of the same code; those of endless size are no part."""
+    sizes: list[float] = []
+    found = 0
+    for _ in range(RESAMPLED if draw else 0):
+        before, now = draw()
+        size = before.detectable(ALPHA)
+        if not 0 < size < math.inf:
+            continue
+        sizes.append(size)
+        slowed_down = replace(now, log=now.log + math.log1p(size))
+        found += slowed_down.interval(ALPHA)[0] > 1.0
+    return {"attempts": len(sizes), "found": found, "size": median(sizes) if sizes else None}
+
+
 def alarmed(logs: Sequence[float]) -> bool:
     """Whether looking after every pair would ever have told the sides apart."""
     found = (statistics.sequential_difference(logs[:n]) for n in range(2, len(logs) + 1))
@@ -358,6 +417,10 @@ def main() -> None:
         mine = runs[runs["machine"] == machine_name()]
         record(what, halves(replicated(mine)))
         record("between", between(sessions_of(mine)))
+    elif what == "foretold":
+        runs = load_table(RESULTS).frame
+        mine = runs[runs["machine"] == machine_name()]
+        record(what, foretold(sessions_of(mine), recorded("planted")))
     elif what == "contended":
         text, percent, pairs = arguments
         cell = parse_cell(text, list(workloads()))
