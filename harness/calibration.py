@@ -12,6 +12,8 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from harness.units import percent
+
 Record = Mapping[str, Any]
 
 MIB = 2**20
@@ -67,8 +69,7 @@ def _foretold(command: str) -> Callable[[Record], str]:
         if not found.get("attempts"):
             return ""
         return (
-            f"{found['found']:,} of {found['attempts']:,} (typical size "
-            f"{100 * found['size']:.1f} %)"
+            f"{found['found']:,} of {found['attempts']:,} (typical size {percent(found['size'])})"
         )
 
     return told
