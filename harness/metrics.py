@@ -49,8 +49,10 @@ METRICS = {
                "gradients, waiting for the others included: in steps of their own after the timed "
                "blocks. PyTorch alone: under TensorFlow and JAX the exchange is a part of the "
                "compiled step."),
-        Metric("compile_time_s", "s", "lower", "seconds", "compile",
-               "First step minus step_time_s: tracing, compilation, first allocation."),
+        Metric("compile_time_s", "s", "lower", "excess", "compile",
+               "First step minus step_time_s: tracing, compilation, first allocation. Tables show "
+               "0 s where the first step was the faster one, as it may be where nothing is "
+               "compiled."),
         Metric("startup_time_s", "s", "lower", "seconds", "start-up",
                "From the start of the process until the backend and Keras are imported."),
         Metric("epoch_time_s", "s", "lower", "seconds", "epoch",

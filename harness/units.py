@@ -73,6 +73,11 @@ def size(value: float) -> str:
     return f"{digits(value / 2**20)} MiB"
 
 
+def excess(value: float) -> str:
+    """Seconds beyond a usual time, none where it took less."""
+    return seconds(max(0.0, value))
+
+
 def percent(share: float) -> str:
     """A share with two digits; a dash for one that is not finite."""
     return f"{digits(100 * share, 2)} %" if isfinite(share) else ABSENT
@@ -92,6 +97,7 @@ def quality(value: float, *, unit: str) -> str:
 
 FORMS: dict[str, Callable[[float], str]] = {
     "seconds": seconds,
+    "excess": excess,
     "rate": lambda value: f"{scaled(value)}/s",
     "percent": lambda value: f"{100 * value:.1f} %",
     "count": lambda value: f"{value:,.0f}",
