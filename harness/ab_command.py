@@ -87,7 +87,7 @@ def _thresholds(cells: Sequence[Cell], request: Request) -> list[float]:
     if request.threshold is not None:
         return [request.threshold] * len(cells)
     floors = read_floors(book(request.results, "noise"), machine_name())
-    missing = [cell.id for cell in cells if cell.id not in floors]
+    missing = [cell.id for cell in cells if cell.id not in floors or not floors[cell.id].known]
     if missing:
         raise UsageError(
             f"This machine's noise is not known for {', '.join(missing)}. Measure it with "

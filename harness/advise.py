@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from math import inf, log, sqrt
+from math import inf, isfinite, log, sqrt
 from statistics import fmean, median, variance
 from typing import Any
 
@@ -98,8 +98,7 @@ class Candidate:
 
     @property
     def quality(self) -> float:
-        error = self.typical["quality_error"]
-        return 1.0 - error if self.higher_is_better else error
+        return self.typical["quality"]
 
 
 @dataclass(frozen=True)
@@ -117,7 +116,7 @@ class Advice:
 
     `fitting` counts the candidates that keep every bound; `saved` is the default to the chosen one,
     None where their noise is not known; `noise` says whence it is known, one of NOISES; `runs` are
-    those that were chosen from.
+    those that were chosen from, `seen` the cells that have any.
     """
 
     wanted: Wanted
@@ -132,6 +131,7 @@ class Advice:
     noise: str
     left_out: Mapping[str, int]
     runs: pd.DataFrame
+    seen: frozenset[str]
 
 
 def advise(
@@ -167,6 +167,7 @@ def advise(
         noise=judge.noise(),
         left_out=left_out,
         runs=usable,
+        seen=frozenset(runs["cell"].astype(str)),
     )
 
 
@@ -259,6 +260,7 @@ def _candidate(group: pd.DataFrame, wanted: Wanted, drifts: Drifts) -> Candidate
         "time_s": start + epochs * group["epoch_time_s"],
         "memory_bytes": on_device.fillna(group["peak_host_memory_bytes"]).fillna(inf),
         "quality_error": group["quality_error"],
+        "quality": group["quality"],
     }
     return Candidate(
         cell=str(first["cell"]),
@@ -391,7 +393,7 @@ def _misfit(one: Candidate, wanted: Wanted) -> str:
     if wanted.quality is not None and not _good_enough(one, wanted.quality):
         return "below the quality" if one.higher_is_better else "above the error"
     if wanted.memory_bytes is not None and one.typical["memory_bytes"] > wanted.memory_bytes:
-        return "over the memory"
+        return "over the memory" if isfinite(one.typical["memory_bytes"]) else "memory unknown"
     if wanted.budget_usd is not None and one.typical["cost_usd"] > wanted.budget_usd:
         return "over the budget"
     return ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from math import isfinite
+from math import inf, isfinite
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -171,6 +171,8 @@ def _saving(found: Advice, chosen: Candidate, by: str) -> list[str]:
     if default == chosen:
         return []
     figure = OBJECTIVES[by]
+    if not (isfinite(chosen.typical[figure]) and 0 < default.typical[figure] < inf):
+        return []
     saved = 1 - chosen.typical[figure] / default.typical[figure]
     what = {"quality": "error"}.get(by, by)
     if abs(saved) < 0.0005:
@@ -225,8 +227,7 @@ def unmeasured(found: Advice) -> tuple[list[str], int]:
     every = [c for c in all_cells(list(workloads())) if not c.on_request]
     cells = [c for c in every if (c.workload, c.scale, c.phase) == point]
     possible = [cell.id for cell in cells if support(cell).runs]
-    known = {one.candidate.cell for one in found.judged}
-    return [cell for cell in possible if cell not in known], len(possible)
+    return [cell for cell in possible if cell not in found.seen], len(possible)
 
 
 def again_command(chosen: Candidate) -> str:

@@ -19,11 +19,15 @@ unknown."""
 AGAINST = "break_even_against"
 """A column: the cell of the group with the lowest fixed cost; empty where costs are unknown."""
 
-GROUP = ["machine", "workload", "scale", "phase", "device", "batch_size"]
+GROUP = [
+    "machine", "workload", "scale", "phase", "device", "batch_size", "protocol", "workload_version",
+    "price", "price_snapshot",
+]  # fmt: skip
+"""What cells share whose costs may be held against each other."""
 
 
 def with_break_even(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of a summary with both columns; a group is one workload's ranked ones on a machine."""
+    """Rows of a summary with both columns; a group is what ranked rows of a workload share."""
     found = rows.copy()
     found[BREAK_EVEN] = nan
     found[AGAINST] = ""

@@ -21,17 +21,20 @@ def calibrate(cells: Sequence[Cell], pairs: int, results: Path, say: Say) -> Pat
     """So many A/A pairs of every cell; the file is written after each round. Returns its path.
 
     Rounds go over all cells, so that drift of the machine hits them alike. A cell that fails is
-    told and left out.
+    told and left out. A floor of more pairs than were measured so far stays until the last round.
     """
     runner.prepare_data(cells, say)
     machine, commit = probes.machine_name(), runner.suite_commit()
-    read_floors(results, machine)  # a damaged file is told before hours are spent
+    before = read_floors(results, machine)  # a damaged file is told before hours are spent
     found: dict[Cell, list[Pair]] = {cell: [] for cell in cells}
     path = write_floors(results, machine, {})
     with runner.terminated_as_interrupted():
         for number in range(pairs):
             _measure_round(found, number, pairs, say)
-            path = write_floors(results, machine, _known(found, commit))
+            known = _known(found, commit)
+            if number + 1 < pairs:
+                known = {cell: floor for cell, floor in known.items() if _more(floor, before, cell)}
+            path = write_floors(results, machine, known)
     return path
 
 
@@ -53,6 +56,10 @@ def _known(found: dict[Cell, list[Pair]], commit: str) -> dict[str, Floor]:
         cell.id: floor_of(pairs, as_of=as_of, suite_commit=commit) for cell, pairs in found.items()
     }
     return {cell: floor for cell, floor in floors.items() if floor.known}
+
+
+def _more(floor: Floor, before: dict[str, Floor], cell: str) -> bool:
+    return cell not in before or len(floor.pair_ratios) >= len(before[cell].pair_ratios)
 
 
 def _told(pair: Pair) -> str:

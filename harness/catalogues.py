@@ -28,6 +28,8 @@ class Catalogue:
     read: Callable[[str], Rates]
     source: str
     licence: str
+    bare: bool = False
+    """Whether it has a GPU's price apart from that of the machine it is in."""
 
 
 def _karpenter(text: str) -> Rates:
@@ -67,7 +69,10 @@ CATALOGUES = {
     ),
     **{
         f"skypilot-{provider}": Catalogue(
-            _skypilot(provider), f"{_SKYPILOT}/{provider}/vms.csv", "none found"
+            _skypilot(provider),
+            f"{_SKYPILOT}/{provider}/vms.csv",
+            "none found",
+            bare=provider == "gcp",
         )
         for provider in ("aws", "azure", "gcp")
     },
@@ -122,11 +127,15 @@ def _updated(path: Path, catalogue: Catalogue, as_of: str, results: Path) -> lis
     rows = [
         {**book[name], **facts, "usd_per_hour": f"{rates[name]:.6f}"}
         for name in sorted(book)
-        if name in rates
+        if name in rates and not (catalogue.bare and _with_gpu(book[name]))
     ]
     if not rows:
         raise UsageError(f"{spelled(path)} has none of the instances and regions of the book.")
     return rows
+
+
+def _with_gpu(row: Row) -> bool:
+    return row["count"] != "0" and not row["accelerator"].startswith("TPU")
 
 
 def _write(target: Path, rows: list[Row]) -> None:

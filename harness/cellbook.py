@@ -42,8 +42,10 @@ class CellBook(Generic[Entry]):
         merged = {**self.read(results, machine), **found}
         cells = {cell: asdict(merged[cell]) for cell in sorted(merged)}
         fields = {"machine": machine, "cells": cells}
-        path.write_text(json.dumps(fields, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        return path
+        # Whole or not at all: others read it while a calibration writes it round by round.
+        new = path.with_suffix(".new")
+        new.write_text(json.dumps(fields, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        return new.replace(path)
 
     def read(self, results: Path, machine: str) -> dict[str, Entry]:
         """What is known of the machine, by cell; nothing where it was not measured.

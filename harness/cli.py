@@ -689,6 +689,7 @@ def compare(
         only=only or (),
         session=session,
         output=output.value,
+        say=_aside,
     )
     typer.echo(text)
     if broken:
@@ -782,6 +783,7 @@ def trend(
         only=only or (),
         segment=segment,
         magnitude=magnitude / 100,
+        say=_aside,
     )
     render = {"table": command.text, "json": command.as_json, "csv": command.as_csv}
     typer.echo(render[output.value](found))
@@ -798,7 +800,7 @@ def night(
     """Sum up the newest session against the last good one. 1 is a regression that is new."""
     from harness import night as command
 
-    found = command.night(results)
+    found = command.night(results, _aside)
     for path in command.put(found, out):
         typer.echo(str(path), err=True)
     typer.echo(command.summary(found))
@@ -961,6 +963,11 @@ def data_fetch(
             typer.echo(f"{name}/{scale}: {loaded.source}, digest {loaded.digest[:16]}")
 
 
+def _aside(line: str) -> None:
+    """What is no part of the answer."""
+    typer.echo(line, err=True)
+
+
 def _frame(
     results: Path, files: list[str] | None, only: list[str] | None
 ) -> tuple[pandas.DataFrame, int]:
@@ -971,7 +978,7 @@ def _frame(
 
     table = load_table(results, files or ())
     for notice in table.notices:
-        typer.echo(notice, err=True)
+        _aside(notice)
     return matching(table.frame, only or [], list(workloads())), table.broken
 
 

@@ -15,7 +15,7 @@ from harness import options
 from harness.cells import AXES, simulated
 from harness.metrics import METRICS, examples_per_epoch, own_cpu_share, step_times, throttled
 from harness.paths import LOST
-from harness.schema import Protocol, Run
+from harness.schema import REPLAY, Protocol, Run
 from harness.store import ResultsFile
 
 # Distributions by the name they are imported by, where one may stand in for the other.
@@ -136,6 +136,7 @@ SCHEMA = pa.schema(
         *((name, pa.bool_()) for name in FLAGS),
         ("extrapolated", pa.bool_()),
         ("altered", pa.bool_()),
+        ("replayed", pa.bool_()),
         *((name, pa.float64()) for name in NUMBERS),
     ]
 )
@@ -150,6 +151,7 @@ def rows(found: ResultsFile) -> pa.Table:
     getters: dict[str, Callable[[Run], Any]] = {**UNIQUE_TEXTS, **INTEGERS, **FLAGS}
     arrays = {name: [get(run) for run in runs] for name, get in getters.items()}
     arrays["altered"] = [run.run in found.altered for run in runs]
+    arrays["replayed"] = [found.session.plan == REPLAY] * len(runs)
     numbers = [_numbers(*pair) for pair in zip(runs, found.figures, strict=True)]
     arrays["extrapolated"] = [row.get("epoch_fraction", 1.0) < 1.0 for row in numbers]
     arrays |= {name: [row.get(name) for row in numbers] for name in NUMBERS}

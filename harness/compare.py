@@ -21,7 +21,7 @@ from harness import statistics
 from harness.cells import AXES
 from harness.drift import Drifts
 from harness.errors import UsageError, unknown
-from harness.metrics import METRICS, OF_TIME
+from harness.metrics import METRICS, OF_TIME, better
 from harness.ranking import UNRANKED, rankable
 from harness.statistics import ALPHA, Difference, Rounds, Variance
 
@@ -259,11 +259,12 @@ _MACHINE = KEY_COLUMNS.index("machine")
 class Side:
     """The usable runs of a cell: a figure, a session and a replicate of each.
 
-    `machines` are those of the sessions. `kinds` are the different rows of KEY_COLUMNS, which is
-    all that the keys can tell apart.
+    `machines` are those of the sessions, `higher_is_better` is said of the quality. `kinds` are the
+    different rows of KEY_COLUMNS, which is all that the keys can tell apart.
     """
 
     cell: str
+    higher_is_better: bool = True
     values: list[float] = field(default_factory=list)
     turns: list[tuple[str, int]] = field(default_factory=list)
     machines: dict[str, str] = field(default_factory=dict)
@@ -344,7 +345,8 @@ def _by_cell(side: pd.DataFrame, crossed: Sequence[str], metric: str) -> dict[st
     """The runs of each cell, by the cell's name with `*` for a crossed axis."""
     cells = _named(side, crossed)
     names = {cell: name for name, cell in cells.items()}
-    found = {name: Side(cells[name]) for name in sorted(cells)}
+    higher = dict(zip(side["cell"], side["higher_is_better"], strict=True))
+    found = {name: Side(cells[name], bool(higher[cells[name]])) for name in sorted(cells)}
     columns = (side[name].tolist() for name in ("cell", metric, "session", "replicate"))
     kinds = zip(*(side[name].tolist() for name in KEY_COLUMNS), strict=True)
     for cell, value, session, replicate, kind in zip(*columns, kinds, strict=True):
@@ -454,10 +456,19 @@ def _judged(
     judged = [name for name, found in figures.items() if found[-1] is not None]
     per_cell = alpha / max(1, len(judged))
     rows = tuple(
-        Row(name, *values, processes, reason or _verdict(metric, difference, per_cell), difference)
+        Row(
+            name,
+            *values,
+            processes,
+            reason or _verdict(metric, pairs[name], difference, per_cell),
+            difference,
+        )
         for name, (reason, values, processes, difference) in figures.items()
     )
-    mean = _mean([pairs[name] for name in judged], drifts)
+    directions = {pairs[name][0].higher_is_better for name in judged}
+    # Accuracies and errors have no mean together.
+    together = metric != "quality" or len(directions) == 1
+    mean = _mean([pairs[name] for name in judged], drifts) if together else None
     moved = _moved(list(pairs.values()))
     unknown = tuple(sorted(moved.keys() - drifts.keys()))
     return Comparison(
@@ -536,13 +547,14 @@ def _difference(baseline: Side, contender: Side, drifts: Drifts) -> Difference:
     return found.widened(*_between([sides], drifts)) if found.error else found
 
 
-def _verdict(metric: str, difference: Difference | None, alpha: float) -> str:
+def _verdict(
+    metric: str, pair: tuple[Side, Side], difference: Difference | None, alpha: float
+) -> str:
     if difference is None:
         return ""
     low, high = difference.interval(alpha)
     if low <= 1.0 <= high:
         return "no difference found"
-    declared = METRICS[metric]
-    better = (high < 1.0) == (declared.direction == "lower")
-    words = ("faster", "slower") if declared.unit in TIMES else ("better", "worse")
-    return words[0] if better else words[1]
+    falls = better(metric, higher_is_better=pair[0].higher_is_better) == "lower"
+    words = ("faster", "slower") if METRICS[metric].unit in TIMES else ("better", "worse")
+    return words[0] if (high < 1.0) == falls else words[1]

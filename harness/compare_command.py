@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from textwrap import wrap
@@ -23,6 +23,10 @@ from harness.table import Table, load_table
 from harness.units import formatted, percent, ruled
 
 COMMIT = re.compile(r"[0-9a-f]{7,40}")
+CHANGED = "+"
+"""Behind the commit of a tree that was changed (`harness.runner.suite_commit`)."""
+
+Say = Callable[[str], None]
 WIDTH = 100
 
 
@@ -36,9 +40,12 @@ def compared(
     only: Sequence[str],
     session: str | None,
     output: str,
+    say: Say,
 ) -> tuple[str, int]:
     """The comparison as text, and how many lines or files of the results were broken."""
     sides = [side(results, name, session=session) for name in (baseline, contender)]
+    for notice in dict.fromkeys(notice for part in sides for notice in part.notices):
+        say(notice)
     frames = [matching(found.frame, only, list(workloads())) for found in sides]
     drifts = known_drifts(results, *frames)
     found = compare(*frames, metric=metric, across=across, drifts=drifts)
@@ -60,9 +67,13 @@ def side(results: Path, name: str, *, session: str | None = None) -> Table:
         return Table(latest(runs), whole.notices, whole.broken)
     if COMMIT.fullmatch(name):
         whole = load_table(results, among)
-        runs = whole.frame[whole.frame["suite_commit"].astype(str).str.startswith(name)]
+        commits = whole.frame["suite_commit"].astype(str)
+        changed = commits.str.endswith(CHANGED)
+        runs = whole.frame[commits.str.startswith(name) & ~changed]
         if runs.empty:
-            raise UsageError(f"No result was measured at commit {name!r}.")
+            others = commits[commits.str.startswith(name)].unique()
+            more = f" The results have {others[0]!r}, with changes." if len(others) else ""
+            raise UsageError(f"No result was measured at commit {name!r}.{more}")
         return Table(runs, whole.notices, whole.broken)
     return load_table(results, [name])
 

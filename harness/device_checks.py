@@ -61,14 +61,13 @@ def shown(device: str) -> Iterator[Check]:
         cell = Cell("", "", "train", backend, "float32", "functional", device)
         try:
             plain = _tried(cell, "float32")
+            # A backend that nobody has made an environment for is not missed.
+            missed = chosen(cell) is not None or not plain.reason
+            yield from judged(backend, device, plain, missed=missed)
+            if device == "gpu" and not plain.reason:
+                yield from _tf32(backend, _tried(cell, "tensorfloat32"))
         except EpochmarkError as error:
             yield Check(backend, str(error), "a process that ends well", False, _REMEDY)
-            continue
-        # A backend that nobody has made an environment for is not missed.
-        missed = chosen(cell) is not None or not plain.reason
-        yield from judged(backend, device, plain, missed=missed)
-        if device == "gpu" and not plain.reason:
-            yield from _tf32(backend, _tried(cell, "tensorfloat32"))
 
 
 _REMEDY = "look at what `python -m harness.device_child` says on this device"

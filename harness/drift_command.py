@@ -39,9 +39,10 @@ def text(machine: str, cells: dict[str, Sessions], drift: Drift) -> str:
         said = f"{seen} They are no further apart than their processes differ."
         return "\n".join(wrap(said, WIDTH))
     apart = Difference(0.0, 0.0, math.inf).widened(drift.between).interval(1 - LEVEL)[1] - 1
+    together = f", that of all cells together {percent(drift.shared)}" if drift.cells > 1 else ""
     said = (
-        f"{seen} The level of a cell in one has a standard deviation of {percent(drift.spread)}, "
-        f"that of all cells together {percent(drift.shared)}. So two sessions of one cell differ "
+        f"{seen} The level of a cell in one has a standard deviation of {percent(drift.spread)}"
+        f"{together}. So two sessions of one cell differ "
         f"by less than {percent(apart)} in {100 * LEVEL:g} of 100 cases, beside what their "
         "processes differ by."
     )

@@ -163,12 +163,14 @@ class Effect:
 
     `cost_ratio` is of what is paid until the quality of plain `fit` is reached: start-up, compile,
     the search of a batch, training and evaluation; None where it was not reached. `spent_ratio` is
-    of what was paid in all, beside plain `fit` until that quality. `quality` is at the end of the
+    of what was paid in all, beside plain `fit` until that quality. `setting` are the scale, the
+    precision, the device and the machine. `quality` is at the end of the
     training, after `epochs`. `plain_usd` is what plain `fit` paid; None without a price.
     """
 
     workload: str
     backend: str
+    setting: str
     variant: str
     seed: int
     target: float
@@ -178,23 +180,26 @@ class Effect:
     cost_ratio: float | None
     spent_ratio: float
     plain_usd: float | None
-    memory_ratio: float
     contended: bool
 
 
 def effects(runs: Iterable[Run]) -> list[Effect]:
     """Of every run that is ok and has a plain `fit` of its cell and seed before it."""
     found: list[Effect] = []
-    plain: dict[tuple[str, str, int], Run] = {}
+    plain: dict[tuple[str, str, str, int], Run] = {}
     for run in runs:
         cell = parse_cell(run.cell, list(workloads()))
-        key = (cell.workload, cell.backend, run.seed)
+        key = (cell.workload, cell.backend, _setting(cell, run), run.seed)
         name = variant_of(run)
         if name == PLAIN:
             plain[key] = run
         if run.status == "ok" and key in plain and plain[key].status == "ok":
             found.append(_effect(cell, name, run, plain[key]))
     return found
+
+
+def _setting(cell: Cell, run: Run) -> str:
+    return f"{cell.scale} {cell.precision} {cell.device} on {run.environment.machine}"
 
 
 def variant_of(run: Run) -> str:
@@ -220,6 +225,7 @@ def _effect(cell: Cell, name: str, run: Run, plain: Run) -> Effect:
     return Effect(
         workload=cell.workload,
         backend=cell.backend,
+        setting=_setting(cell, run),
         variant=name,
         seed=run.seed,
         target=target,
@@ -229,7 +235,6 @@ def _effect(cell: Cell, name: str, run: Run, plain: Run) -> Effect:
         cost_ratio=None if paid is None else paid / base,
         spent_ratio=(_fixed_s(run) + trained) / base,
         plain_usd=float(cost_usd(base, plain.price.usd_per_hour)) if plain.price else None,
-        memory_ratio=_peak(run) / _peak(plain),
         contended=run.contention.contended or plain.contention.contended,
     )
 
@@ -244,7 +249,3 @@ def _fixed_s(run: Run) -> float:
     figures = derive(run)
     searched = run.stages.get("batch", 0.0)
     return figures["startup_time_s"] + figures["compile_time_s"] + searched
-
-
-def _peak(run: Run) -> float:
-    return float(run.memory.device_peak_bytes or run.memory.host_peak_bytes or 0)

@@ -48,26 +48,28 @@ def stored(results: Path) -> list[Effect]:
             f"There is nothing of options in {spelled(results)!r}. "
             "Measure some with `epochmark options --only GLOB`."
         )
-    newest: dict[tuple[str, str, int, str], Effect] = {}
+    newest: dict[tuple[str, str, str, int, str], Effect] = {}
     for path in results_files(place):
         for one in effects(read_file(path).runs):
-            newest[one.workload, one.backend, one.seed, one.variant] = one
+            newest[one.workload, one.backend, one.setting, one.seed, one.variant] = one
     return list(newest.values())
 
 
 def rows(found: Iterable[Effect]) -> list[tuple[str, ...]]:
-    """A row per workload and backend."""
+    """A row per workload, backend and setting, which is named where there are several."""
+    found = list(found)
+    several = len({one.setting for one in found}) > 1
 
-    def cell(one: Effect) -> tuple[str, str]:
-        return one.workload, one.backend
+    def cell(one: Effect) -> tuple[str, str, str]:
+        return one.workload, one.backend, one.setting
 
     return [
-        _row(name, backend, list(group))
-        for (name, backend), group in groupby(sorted(found, key=cell), key=cell)
+        _row(name, backend, f" {setting}" if several else "", list(group))
+        for (name, backend, setting), group in groupby(sorted(found, key=cell), key=cell)
     ]
 
 
-def _row(name: str, backend: str, group: Sequence[Effect]) -> tuple[str, ...]:
+def _row(name: str, backend: str, setting: str, group: Sequence[Effect]) -> tuple[str, ...]:
     unit = _unit(name)
     plain = [one for one in group if one.variant == PLAIN]
     mark = "*" if any(one.contended for one in group) else ""
@@ -75,7 +77,7 @@ def _row(name: str, backend: str, group: Sequence[Effect]) -> tuple[str, ...]:
     prices = [one.plain_usd for one in plain if one.plain_usd is not None]
     paid = usd(median(prices)) if prices else "1"
     target = quality(median(one.target for one in plain), unit=unit)
-    return name, backend + mark, str(len(plain)), target, paid, *told
+    return name + setting, backend + mark, str(len(plain)), target, paid, *told
 
 
 def _unit(name: str) -> str:

@@ -57,11 +57,14 @@ class Counter:
 def counters(device: str, root: Path | None = None) -> list[Counter]:
     """What this machine has for a cell on that device: processors, memory, and on a GPU those.
 
-    None for a GPU that does not tell: what the processors took beside it is not the cell's energy.
+    None for an accelerator that does not tell, as no TPU does: what the processors took beside it
+    is not the cell's energy.
     """
     found = rapl(root or POWERCAP)
-    if device != "gpu":
+    if device == "cpu":
         return found
+    if device != "gpu":
+        return []
     accelerators = devices()
     return found + accelerators if accelerators else []
 

@@ -147,9 +147,18 @@ OF_BLOCKS = {"train": "step_time_s", "infer": "infer_throughput_examples_per_s"}
 """Each phase's figure of its timed blocks."""
 
 OF_TIME = frozenset(
-    name for name, metric in METRICS.items() if metric.unit in ("s", "examples/s", "USD")
+    name
+    for name, metric in METRICS.items()
+    if metric.unit in ("s", "examples/s", "USD") or name == "mfu"
 )
 """Figures that are as good as the machine is fast at that hour."""
+
+
+def better(metric: str, *, higher_is_better: bool) -> str:
+    """`lower` or `higher`: that of `quality` is the workload's, as `higher_is_better` has it."""
+    if metric == "quality":
+        return "higher" if higher_is_better else "lower"
+    return METRICS[metric].direction
 
 
 def derive(run: Run) -> dict[str, float]:

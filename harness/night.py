@@ -6,6 +6,7 @@ Writes Markdown: a summary, and a file for each new regression, from which an is
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,12 +15,12 @@ import pandas as pd
 from harness import compare_command, trend_command
 from harness.compare import compare
 from harness.drift import known_drifts
-from harness.errors import UsageError
+from harness.errors import ResultsError, UsageError
 from harness.ranking import UNRANKED
+from harness.schema import NOT_TRIED
+from harness.store import read_file, results_files
 from harness.table import load_table
 from harness.trend import Step, history
-
-NOT_TRIED = ("unsupported", "unavailable")
 
 
 @dataclass(frozen=True)
@@ -41,17 +42,24 @@ class Night:
     broken: int
 
 
-def night(results: Path) -> Night:
-    """Read the results; raises ResultsError where there are none."""
+def night(results: Path, say: Callable[[str], None]) -> Night:
+    """Read the results; raises ResultsError where the newest session tried nothing, or none is."""
     table = load_table(results)
+    for notice in table.notices:
+        say(notice)
     runs = table.frame
-    newest = runs.sort_values("started_at").iloc[-1]
-    mine = runs[runs["session"] == newest["session"]]
+    # Of the files, since a night that was ended before its first run has no row.
+    session = read_file(results_files(results)[-1]).session.session
+    mine = runs[runs["session"] == session]
     tried = mine[~mine["status"].isin(NOT_TRIED)]
-    good = last_good(runs, str(newest["session"]))
+    if tried.empty:
+        why = f": {mine.iloc[0]['reason']}" if len(mine) else ""
+        raise ResultsError(f"Session {session}, the newest, tried no cell{why}.")
+    newest = mine.iloc[0]
+    good = last_good(runs, session)
     steps = history(runs, floors=trend_command.known_floors(results, runs)).steps
     return Night(
-        session=str(newest["session"]),
+        session=session,
         machine=str(newest["machine"]),
         started_at=str(newest["started_at"]),
         ok=int((tried["status"] == "ok").sum()),
@@ -60,7 +68,7 @@ def night(results: Path) -> Night:
             for _, run in tried[tried["status"] != "ok"].iterrows()
         ),
         good=good,
-        verdicts=_verdicts(results, runs, good, str(newest["session"])),
+        verdicts=_verdicts(results, runs, good, session),
         regressions=tuple(step for step in steps if step.worse and step.new),
         broken=table.broken,
     )

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import stdev
+from statistics import mean, variance
 from typing import TYPE_CHECKING, Any
 
 from harness.cellbook import CellBook
@@ -27,8 +27,8 @@ LEVEL = 0.99
 class Floor:
     """What pairs of the same code showed of one cell; a floor is infinite where too few did.
 
-    `pair_ratios` are of workers that ran in turns; `step_times_s` of every one of these workers,
-    in the order of time. Both are raw, and the floors are computed from them.
+    `pair_ratios` are of workers that ran in turns; `step_times_s` of these workers, the two of a
+    pair behind each other. Both are raw, and the floors are computed from them.
     """
 
     as_of: str
@@ -40,7 +40,9 @@ class Floor:
     def in_turns(self) -> float:
         """The difference, as a share, that a further pair of workers in turns stays below."""
         count = len(self.pair_ratios)
-        return _bound(self.pair_ratios, variances=1 + 1 / count) if count else math.inf
+        if count < 2:
+            return math.inf
+        return _bound(_varied(list(map(math.log, self.pair_ratios)), 1 + 1 / count))
 
     @property
     def apart(self) -> float:
@@ -49,12 +51,19 @@ class Floor:
 
     def between(self, workers: int, *drifts: Variance) -> float:
         """Of the means of so many workers each, at any time; with the drift of their sessions."""
-        return _bound(self.step_times_s, *drifts, variances=2 / workers)
+        logs = list(map(math.log, self.step_times_s))
+        pairs = list(zip(logs[::2], logs[1::2], strict=True))
+        if len(pairs) < 2:
+            return math.inf
+        # The workers of a pair ran at one time, which they share: as many levels as pairs.
+        levels = _varied([mean(pair) for pair in pairs], 2 / workers)
+        inside = sum((one - other) ** 2 for one, other in pairs) / (4 * len(pairs))
+        return _bound(levels, Variance(inside * 2 / workers, len(pairs)), *drifts)
 
     @property
     def known(self) -> bool:
         """Whether enough pairs were measured for a floor to follow from them."""
-        return math.isfinite(self.apart)
+        return math.isfinite(self.apart) and math.isfinite(self.in_turns)
 
 
 def floor_of(pairs: Sequence[Pair], *, as_of: str, suite_commit: str) -> Floor:
@@ -65,19 +74,23 @@ def floor_of(pairs: Sequence[Pair], *, as_of: str, suite_commit: str) -> Floor:
     return Floor(as_of, suite_commit, tuple(ratios), tuple(times))
 
 
-def _bound(values: Sequence[float], *others: Variance, variances: float) -> float:
-    """What a difference of so many times the values' variance stays below, as a share."""
-    count = len(values)
-    if count < 2:
-        return math.inf
-    error = stdev(map(math.log, values)) * variances**0.5
-    return Difference(0.0, error, count - 1).widened(*others).interval(1 - LEVEL)[1] - 1
+def _varied(logs: Sequence[float], times: float) -> Variance:
+    """So many times the variance of the logarithms."""
+    return Variance(variance(logs) * times, len(logs) - 1)
+
+
+def _bound(first: Variance, *others: Variance) -> float:
+    """What a difference with these variances stays below, as a share."""
+    found = Difference(0.0, math.sqrt(first.value), first.freedom).widened(*others)
+    return found.interval(1 - LEVEL)[1] - 1
 
 
 def _floor(fields: Mapping[str, Any]) -> Floor:
     ratios, times = (tuple(map(float, fields[name])) for name in ("pair_ratios", "step_times_s"))
     if not all(0 < value < math.inf for value in (*ratios, *times)):
         raise ValueError("a ratio or time that is not positive")
+    if len(times) != 2 * len(ratios):
+        raise ValueError("not two step times of each pair")
     return Floor(str(fields["as_of"]), str(fields["suite_commit"]), ratios, times)
 
 

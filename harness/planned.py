@@ -87,7 +87,9 @@ TRACED = (
 def where_peaks_come_from(device: str, tried: Collection[Forecast]) -> str:
     """How the peaks of these forecasts for a kind of device were found, and what they miss."""
     if device == "tpu":
-        lowest = "" if {one.optimised for one in tried} == {True} else LOWEST
+        # One that was not planned says nothing of the effort.
+        efforts = {one.optimised for one in tried if one.peak_bytes is not None}
+        lowest = "" if efforts == {True} else LOWEST
         return PLANNED_FOR_TPU.format(effort=lowest)
     methods = {one.method for one in tried}
     told = {"compiled": PLANNED_FOR_GPU, "traced": TRACED}

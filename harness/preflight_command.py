@@ -82,10 +82,24 @@ def _with_largest(
 ) -> Forecast:
     def fits(batch_size: int) -> bool:
         tried = forecast(cell, target, batch_size, plan, stamp, optimised=one.optimised)
+        if tried.outcome not in (FITS, TOO_LARGE):
+            raise _NotPlannedError(tried)
         return tried.outcome == FITS
 
-    largest, refused = largest_batch(one.batch_size, fits)
+    try:
+        largest, refused = largest_batch(one.batch_size, fits)
+    except _NotPlannedError as error:
+        reason = f"in the search of the largest batch, at {error.tried.batch_size}: "
+        return replace(one, outcome=error.tried.outcome, reason=reason + error.tried.reason)
     return replace(one, largest_batch=largest, refused_batch=refused)
+
+
+class _NotPlannedError(Exception):
+    """Whether that batch fits is not known."""
+
+    def __init__(self, tried: Forecast) -> None:
+        super().__init__(tried.reason)
+        self.tried = tried
 
 
 HEAD = ("workload", "backend", "precision", "API style", "batch", "outcome", "peak", "of memory",

@@ -7,12 +7,14 @@ source. Knows no run. A price that is not in the book does not exist: nothing is
 from __future__ import annotations
 
 import csv
+import re
 import tomllib
 from collections.abc import Callable, Mapping
 from datetime import date
 from math import isfinite
 from pathlib import Path
 
+from harness.cells import device_count, device_kind
 from harness.errors import ResultsError, UsageError, unknown
 from harness.schema import Price
 
@@ -91,7 +93,8 @@ def read_prices(results: Path, snapshot: str | None = None) -> dict[str, Price]:
 
 def snapshots(results: Path) -> list[Path]:
     """The files of the book, oldest first."""
-    return sorted((results / "prices").glob("*.csv"))
+    # By stem: a month's file is older than one of a day in it.
+    return sorted((results / "prices").glob("*.csv"), key=lambda path: path.stem)
 
 
 def composed(provider: str, instance: str, region: str, kind: str) -> str:
@@ -105,6 +108,14 @@ def find_price(name: str, results: Path) -> Price:
     if name not in prices:
         raise no_such_price(name)
     return prices[name]
+
+
+def covers(price: Price, device: str) -> bool:
+    """Whether the machine of that price has as many accelerators as a cell on that device needs."""
+    if device_kind(device) == "cpu":
+        return True
+    count = re.match(r"(\d+)x ", price.accelerator)
+    return count is not None and int(count[1]) >= device_count(device)
 
 
 def no_such_price(name: str) -> UsageError:

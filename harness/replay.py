@@ -13,12 +13,12 @@ from harness.cellbook import book
 from harness.cells import Cell, parse_cell
 from harness.drift import machine_drift
 from harness.errors import UsageError
-from harness.metrics import OF_BLOCKS
+from harness.metrics import OF_BLOCKS, throttled
 from harness.noise import read_floors
 from harness.peak import peaks_of
 from harness.registry import workloads
 from harness.run_command import outcome
-from harness.schema import Run
+from harness.schema import NOT_TRIED, REPLAY, Run
 from harness.store import check_writable, read_file, results_files
 from harness.units import differing, formatted, percent
 
@@ -47,8 +47,10 @@ class Replay:
 
     @property
     def again(self) -> Run:
-        """The attempt that counts: an undisturbed one before others, then the closest."""
-        return min(self.attempts, key=lambda run: (run.contention.contended, self._miss(run)))
+        """The attempt that counts: one that ended otherwise; an undisturbed one; the closest."""
+        if self.attempts[-1].status != self.published.status:
+            return self.attempts[-1]
+        return min(self.attempts, key=lambda run: (bool(_disturbance(run)), self._miss(run)))
 
     @property
     def ratio(self) -> float | None:
@@ -65,15 +67,16 @@ class Replay:
 
     @property
     def disturbed(self) -> str:
-        """Whose figure does not count, because other work ran beside it; empty if both count."""
+        """Whose figure does not count, and why; empty if both count."""
         sides = {"published": self.published, "new": self.again}
-        return " and the ".join(n for n, run in sides.items() if run.contention.contended)
+        told = ((name, _disturbance(run)) for name, run in sides.items())
+        return " and ".join(f"the {name} run {why}" for name, why in told if why)
 
     @property
     def reproduced(self) -> bool | None:
         """Whether the figure is within the floor; None where nobody can say."""
         if self.again.status != self.published.status:
-            return False
+            return None if self.again.status in NOT_TRIED else False
         if self.ratio is None or self.floor is None or self.disturbed:
             return None
         within = 1 / (1 + self.floor) <= self.ratio <= 1 + self.floor
@@ -85,7 +88,14 @@ class Replay:
         last = self.attempts[-1]
         if last.status != self.published.status or self._ratio(last) is None:
             return True  # it ended otherwise, or there is no figure to come out again
-        return self.reproduced is not False and self.disturbed != "new"
+        quiet = _disturbance(self.published) or not _disturbance(self.again)
+        return self.reproduced is not False and bool(quiet)
+
+
+def _disturbance(run: Run) -> str:
+    if run.contention.contended:
+        return "was beside other work"
+    return "had its accelerator slowed down" if throttled(run.accelerators) else ""
 
 
 def replay(name: str, results: Path, *, weights: Path | None, say: Say) -> Replay:
@@ -115,7 +125,7 @@ def replay(name: str, results: Path, *, weights: Path | None, say: Say) -> Repla
 def _again(published: Run, cell: Cell, weights: Path | None, results: Path) -> Run:
     session = runner.new_session(
         [cell],
-        plan="replay",
+        plan=REPLAY,
         only=(cell.id,),
         replicates=1,
         order_seed=0,
@@ -199,6 +209,8 @@ def text(found: Replay) -> str:
 
 def _verdict(found: Replay) -> str:
     ended = f"{found.published.status!r} then, {found.again.status!r} now."
+    if found.again.status in NOT_TRIED and found.reproduced is None:
+        return f"No verdict: {ended} {found.again.reason}"
     if found.again.status != found.published.status:
         return f"Not reproduced: {ended}"
     if found.ratio is None:
@@ -206,7 +218,7 @@ def _verdict(found: Replay) -> str:
     shown = formatted(found.metric, found.again.metrics[found.metric])
     head = f"{found.metric} is {shown}, {found.ratio:.3f} times the published one"
     if found.disturbed:
-        return f"No verdict: {head}, but other work disturbed the {found.disturbed} run."
+        return f"No verdict: {head}, but {found.disturbed}."
     if found.floor is None:
         return (
             f"No verdict: {head}, and this machine's noise is not known for the cell. Measure it "

@@ -12,7 +12,7 @@ from harness.columns import PRICE_TEXTS
 from harness.cost import cost_usd
 from harness.errors import UsageError
 from harness.metrics import PRICED
-from harness.prices import KINDS, composed, no_such_price
+from harness.prices import KINDS, composed, covers, no_such_price
 from harness.schema import Price
 
 
@@ -52,7 +52,24 @@ def repriced(
     for name, get in _PRICE_COLUMNS.items():
         texts = {key: get(found[key]) if key in found else "" for key in wanted}
         again[name] = own.map(texts).astype("category")
-    rates = own.map({key: price.usd_per_hour for key, price in found.items()}).astype(float)
+    devices = again["device"].astype(str)
+    pairs = set(zip(own, devices, strict=True))
+    bought = {(key, device) for key, device in pairs if key in found and covers(found[key], device)}
+    notices += [
+        f"{device} cells have no cost: {found[key].id} has {found[key].accelerator}."
+        for key, device in sorted(pairs - bought)
+        if key in found
+    ]
+    if not bought:
+        raise UsageError(notices[0])
+    rates = pd.Series(
+        [
+            found[key].usd_per_hour if (key, device) in bought else nan
+            for key, device in zip(own, devices, strict=True)
+        ],
+        index=again.index,
+        dtype=float,
+    )
     again["price_usd_per_hour"] = rates
     for metric, (seconds, figures) in PRICED.items():
         again[metric] = _costs(seconds(*(again[figure] for figure in figures)), rates)

@@ -15,7 +15,7 @@ from harness.metrics import throttled
 from harness.paths import LOST
 from harness.peak import peaks_of
 from harness.plans import planned
-from harness.prices import configured_price, find_price
+from harness.prices import configured_price, covers, find_price
 from harness.probes import machine_name
 from harness.registry import workloads
 from harness.schema import Price, Protocol, Run
@@ -92,6 +92,7 @@ def _start(request: Request, extras: runner.Extras, listen: runner.Listener, say
     _check_weights(request.weights, cells)
     protocol = _protocol(request, extras)
     options.check(protocol, cells)
+    _tell_unpriced(extras.price, cells, say)
     # Before anything is fetched or measured; a mistake above leaves no folder behind.
     check_writable(request.results)
     runner.prepare_data(cells, say)
@@ -118,6 +119,16 @@ def _protocol(request: Request, extras: runner.Extras) -> Protocol:
         pipeline=request.pipeline,
         weights_digest=runner.digest_of(request.weights),
     )
+
+
+def _tell_unpriced(price: Price | None, cells: Sequence[Cell], say: Say) -> None:
+    """Which cells the price is not for, before hours are spent."""
+    devices = sorted({cell.device for cell in cells if price and not covers(price, cell.device)})
+    if price and devices:
+        say(
+            f"Cells on {' and '.join(devices)} will have no cost: {price.id} is of "
+            f"{price.accelerator}. Name a price with --price ID, or later with `epochmark reprice`."
+        )
 
 
 def _seconds_for(usd: float, price: Price | None) -> float:

@@ -29,6 +29,7 @@ from harness.errors import DataError, ResultsError, UsageError
 from harness.limits import limited
 from harness.metrics import derive, mostly_disturbed, shared
 from harness.peak import peak_for
+from harness.prices import covers
 from harness.registry import workload, workloads
 from harness.schema import Environment, Peak, Price, Protocol, Run, Samples, Session
 from harness.stages import Job
@@ -361,7 +362,7 @@ def _measured(blank: Run, cell: Cell, extras: Extras) -> Run:
         contention=contention,
         energy=sampler.energy(),
         accelerators=seen,
-        price=extras.price,
+        price=extras.price if extras.price and covers(extras.price, cell.device) else None,
     )
     report = ended.report
     if report is not None:

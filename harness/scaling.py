@@ -8,6 +8,7 @@ from typing import Any
 import pandas as pd
 
 from harness.cells import device_count, device_kind
+from harness.ranking import rankable
 
 SAME = (
     "machine", "workload", "scale", "phase", "backend", "precision", "api_style", "batch_size",
@@ -19,7 +20,7 @@ THROUGHPUT = "throughput_examples_per_s"
 
 
 def with_scaling(rows: pd.DataFrame) -> pd.DataFrame:
-    """Rows of a summary with `scaling_efficiency`; NaN without an ok row of one device."""
+    """Rows of a summary with `scaling_efficiency`; NaN without a ranked row of one device."""
     found = rows.copy()
     found["scaling_efficiency"] = nan
     measured = rows[(rows["status"] == "ok") & rows[THROUGHPUT].notna()]
@@ -27,7 +28,12 @@ def with_scaling(rows: pd.DataFrame) -> pd.DataFrame:
         place: (_key(row), device_count(str(row["device"])), float(row[THROUGHPUT]))
         for place, row in measured.iterrows()
     }
-    alone = {key: throughput for key, count, throughput in figures.values() if count == 1}
+    ranked = set(rows.index[rankable(rows)])
+    alone = {
+        key: throughput
+        for place, (key, count, throughput) in figures.items()
+        if count == 1 and place in ranked
+    }
     for place, (key, count, throughput) in figures.items():
         if count > 1 and key in alone:
             found.loc[place, "scaling_efficiency"] = throughput / (count * alone[key])

@@ -39,6 +39,12 @@ STATUSES = (
     "error",
 )
 
+NOT_TRIED = ("unsupported", "unavailable")
+"""Statuses of cells that were never started."""
+
+REPLAY = "replay"
+"""The plan of a session that is one attempt to replay a run."""
+
 
 @dataclass(frozen=True)
 class Environment:

@@ -145,7 +145,7 @@ def _escaped(text: str) -> str:
 
 def _records(rows: pd.DataFrame) -> list[dict[str, Any]]:
     """Strict JSON knows no NaN: what is absent, an empty text too, is null."""
-    marks = {*FLAGS, "extrapolated", "altered"}
+    marks = {*FLAGS, "extrapolated", "altered", "replayed"}
     plain = {*NUMBERS, *INTEGERS, *ENDS, DRIFT, BREAK_EVEN, *COUNTS, *marks}
     columns: dict[str, list[Any]] = {}
     for name in rows.columns:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -34,7 +35,7 @@ def _interpreter(path: Path) -> Path | None:
     """The Python of an environment's folder, or the file itself; links are kept, they matter."""
     if path.is_dir():
         path = path / "bin" / "python"
-    return path.absolute() if path.is_file() else None
+    return path.absolute() if path.is_file() and os.access(path, os.X_OK) else None
 
 
 @contextmanager

@@ -62,15 +62,20 @@ def outlook(
     spot_usd_per_hour: float,
     on_demand_usd_per_hour: float,
 ) -> Outlook:
-    """Both costs of so much work; without an interval the best one, at most the whole work."""
-    chosen = interval_s or best_interval_s(rate=rate, checkpoint_s=checkpoint_s)
-    chosen = min(chosen, work_s)
+    """Both costs of so much work; without an interval the best one, at most the whole work.
+
+    The bearable rate is that at which both cost the same, with the interval that is best there.
+    """
+
+    def chosen(rate: float) -> float:
+        best = interval_s or best_interval_s(rate=rate, checkpoint_s=checkpoint_s)
+        return min(best, work_s)
 
     def at(rate: float) -> float:
         return expected_s(
             work_s,
             rate=rate,
-            interval_s=chosen,
+            interval_s=chosen(rate),
             checkpoint_s=checkpoint_s,
             restart_s=restart_s,
         )
@@ -79,7 +84,7 @@ def outlook(
     found = at(rate)
     return Outlook(
         work_s=work_s,
-        interval_s=chosen,
+        interval_s=chosen(rate),
         expected_s=found,
         spot_usd=cost_usd(found, spot_usd_per_hour) if found < inf else Decimal("Infinity"),
         on_demand_usd=cost_usd(work_s, on_demand_usd_per_hour),

@@ -109,6 +109,7 @@ def outlooks(
     """
     rows = summary(frame)
     rows = rows[(rows["status"] == "ok") & (rows["phase"] == "train")]
+    twice = set(rows.loc[rows["cell"].duplicated(), "cell"])
     found: dict[str, Outlook] = {}
     missing: dict[str, int] = {}
     for machine, group in rows.groupby("machine", observed=True):
@@ -116,7 +117,8 @@ def outlooks(
         for _, row in group.iterrows():
             one = _outlook(row, book, seen, rate, interval_s, epochs)
             if isinstance(one, Outlook):
-                found[str(row["cell"])] = one
+                of = f" (batch {row['batch_size']}, {machine})" if row["cell"] in twice else ""
+                found[f"{row['cell']}{of}"] = one
             else:
                 missing[one] = missing.get(one, 0) + 1
     if not found:

@@ -149,20 +149,43 @@ def mean_difference(cells: Sequence[tuple[Rounds, Rounds]]) -> Difference | None
 
     Cells of one round share what the machine did then, so the round is the unit: its figure is the
     mean over cells of how far each is from its own mean. In pairs where both sides have the same
-    rounds.
+    rounds. Cells that share no round know nothing of each other's.
     """
-    sides = [_by_round([cell[place] for cell in cells]) for place in (0, 1)]
     log = sum(_level(other) - _level(one) for one, other in cells) / len(cells)
-    if min(map(len, sides)) < 2:
+    parts = []
+    for group in _connected(cells):
+        found = _of_rounds(group)
+        if found is None:
+            return None
+        parts.append(Variance((len(group) / len(cells) * found.error) ** 2, found.freedom))
+    values, freedoms = zip(*parts, strict=True)
+    return Difference(log, math.sqrt(sum(values)), _pooled_freedom(values, freedoms))
+
+
+def _connected(cells: Sequence[tuple[Rounds, Rounds]]) -> list[list[tuple[Rounds, Rounds]]]:
+    """The cells in groups that share rounds, directly or by others of the group."""
+    groups: list[tuple[set[Hashable], list[tuple[Rounds, Rounds]]]] = []
+    for cell in cells:
+        rounds, members = {name for side in cell for name, _ in side}, [cell]
+        for other in [other for other in groups if other[0] & rounds]:
+            groups.remove(other)
+            rounds |= other[0]
+            members += other[1]
+        groups.append((rounds, members))
+    return [members for _, members in groups]
+
+
+def _of_rounds(cells: Sequence[tuple[Rounds, Rounds]]) -> Difference | None:
+    """The error of the mean over cells that share rounds."""
+    one, other = (_by_round([cell[place] for cell in cells]) for place in (0, 1))
+    if min(len(one), len(other)) < 2:
         return None
-    one, other = sides
     if one.keys() == other.keys():
-        found = _mean(np.array([other[name] - one[name] for name in one]))
-        return replace(found, log=log)
-    errors = [_mean(np.array(list(side.values()))) for side in sides]
-    variances = [part.error**2 for part in errors]
-    freedom = _pooled_freedom(variances, [part.freedom for part in errors])
-    return Difference(log, math.sqrt(sum(variances)), freedom)
+        return _mean(np.array([other[name] - one[name] for name in one]))
+    sides = [_mean(np.array(list(side.values()))) for side in (one, other)]
+    variances = [side.error**2 for side in sides]
+    freedom = _pooled_freedom(variances, [side.freedom for side in sides])
+    return Difference(0.0, math.sqrt(sum(variances)), freedom)
 
 
 def _level(side: Rounds) -> float:

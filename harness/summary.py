@@ -85,9 +85,13 @@ def summary(frame: pd.DataFrame, drifts: Drifts | None = None) -> pd.DataFrame:
 
 
 def latest(frame: pd.DataFrame) -> pd.DataFrame:
-    """The runs of each point's latest session; of a replicate that was run again, the last try."""
+    """The runs of each point's latest session; of a replicate that was run again, the last try.
+
+    An attempt to replay a run stands for a point only where nothing else was measured.
+    """
     point = list(POINT)
     runs = frame.drop_duplicates([*point, "session", "replicate"], keep="last")
+    runs = runs.sort_values("replayed", ascending=False, kind="stable")
     newest = runs.drop_duplicates(point, keep="last")[[*point, "session"]]
     return runs.merge(newest, on=[*point, "session"], how="inner")
 

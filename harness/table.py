@@ -24,7 +24,7 @@ from typing import Any, cast
 import pandas as pd
 import pyarrow as pa
 
-from harness import columns, metrics, options, schema, schema_json, store
+from harness import cells, columns, cost, metrics, options, paths, schema, schema_json, store
 from harness.cache import cache_folder
 from harness.errors import NewerSchemaError, ResultsError
 from harness.store import parse_file, read_content, results_files, spelled
@@ -228,9 +228,8 @@ def _stamp(path: Path) -> list[int]:
 @cache
 def _format_version() -> str:
     """A digest of the code that makes a table, so that a change of it needs no number raised."""
-    sources = [
-        module.__file__ or "" for module in (columns, metrics, options, schema, schema_json, store)
-    ]
+    makers = (cells, columns, cost, metrics, options, paths, schema, schema_json, store)
+    sources = [module.__file__ or "" for module in makers]
     code = b"".join(Path(source).read_bytes() for source in (*sources, __file__))
     return sha256(code).hexdigest()[:12]
 

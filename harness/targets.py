@@ -33,7 +33,8 @@ class Multiprocessors:
 
 @dataclass(frozen=True)
 class Target:
-    """One chip; makers count 1 GB as 10^9 bytes, but Google the TPU v4's 32 GiB as such.
+    """One chip. A maker's GB is taken as 10^9 bytes, the least that it can mean: "80 GB" may have
+    7 % more. Google gives the TPU v4's 32 GiB as such.
 
     `accelerator` is one of its names in `peak.ACCELERATORS`. `topology` is how the TPU's compiler
     names a single chip, `options` are what else it wants to know of that one; `multiprocessors` is

@@ -21,7 +21,7 @@ from scipy import special
 
 from harness import statistics
 from harness.errors import unknown
-from harness.metrics import METRICS
+from harness.metrics import METRICS, better
 from harness.noise import Floor
 from harness.ranking import POINT, rankable
 from harness.statistics import ALPHA, LEVEL, Difference
@@ -53,7 +53,9 @@ CAUSES = (
 )  # fmt: skip
 """Columns that can explain a step when they change at it."""
 
-_TEXTS = ("workload", "quality_metric", "session", "started_at", *CAUSES)
+_TEXTS = (
+    "workload", "quality_metric", "higher_is_better", "session", "started_at", *CAUSES,
+)  # fmt: skip
 
 Floats = NDArray[np.float64]
 
@@ -154,7 +156,7 @@ class _Rule:
 def every_series(runs: pd.DataFrame, metrics: Sequence[str]) -> Iterator[Series]:
     """A series per metric, machine, cell and batch size.
 
-    Sessions without a positive value are left out.
+    A session whose median is not positive is left out: steps are ratios.
     """
     point = list(POINT)
     # Sessions are told apart once for all metrics: that takes most of the time.
@@ -162,10 +164,11 @@ def every_series(runs: pd.DataFrame, metrics: Sequence[str]) -> Iterator[Series]
     runs = runs.loc[rankable(runs), columns].reset_index(drop=True)
     sessions = runs.groupby([*point, "session"], sort=False, observed=True).ngroup()
     for metric in metrics:
-        there = runs[metric] > 0
+        there = runs[metric].notna()
+        medians = runs.loc[there, metric].groupby(sessions[there]).median()
+        there &= sessions.isin(medians.index[medians > 0])
         kept = sessions[there]
         figures = runs.loc[there, metric]
-        medians = figures.groupby(kept).median()
         spread = _spread(figures, kept)
         # A session's first run stands for its texts: to ask each of so many columns takes longer.
         first = kept[~kept.duplicated()]
@@ -182,10 +185,10 @@ def every_series(runs: pd.DataFrame, metrics: Sequence[str]) -> Iterator[Series]
 
 def _spread(figures: pd.Series[float], sessions: pd.Series[int]) -> pd.DataFrame:
     """Of each session, how many processes, and `statistics.interval` of them, for all at once."""
-    values = np.log(figures.to_numpy(np.float64))
+    values = np.log(figures.where(figures > 0).to_numpy(np.float64))
     logs = pd.Series(values, index=figures.index).groupby(sessions)
     count = logs.size()
-    several = count.where(count > 1)
+    several = count.where((count > 1) & (logs.count() == count))
     half = special.stdtrit(several - 1, (1 + LEVEL) / 2) * logs.std(ddof=1) / np.sqrt(several)
     ends = {"low": np.exp(logs.mean() - half), "high": np.exp(logs.mean() + half)}
     return pd.DataFrame({"processes": count, **ends})
@@ -264,7 +267,7 @@ def _step(series: Series, ends: Ends, found: Difference, *, new: bool) -> Step:
     start, place, end = ends
     (_, before), (_, after) = series.rows.iloc[[place - 1, place]].iterrows()
     levels = (series.values[start:place], series.values[place:end])
-    rises = found.log > 0
+    rises, higher = found.log > 0, bool(before["higher_is_better"])
     return Step(
         machine=str(before["machine"]),
         cell=str(before["cell"]),
@@ -275,7 +278,7 @@ def _step(series: Series, ends: Ends, found: Difference, *, new: bool) -> Step:
         started_at=str(after["started_at"]),
         levels=(float(np.median(levels[0])), float(np.median(levels[1]))),
         difference=found,
-        worse=rises == (METRICS[series.metric].direction == "lower"),
+        worse=rises == (better(series.metric, higher_is_better=higher) == "lower"),
         changed=tuple(_changes(before, after)),
         new=new,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from textwrap import wrap
 from typing import Any
@@ -28,9 +28,12 @@ def trend(
     only: Sequence[str],
     segment: int = SEGMENT,
     magnitude: float = MAGNITUDE,
+    say: Callable[[str], None],
 ) -> tuple[History, int]:
     """The history of the results folder, and how many lines or files of it were broken."""
     table = load_table(results)
+    for notice in table.notices:
+        say(notice)
     runs = matching(table.frame, only, list(workloads()))
     found = history(
         runs,

@@ -304,6 +304,21 @@ def test_a_side_that_cannot_be_run(name: str, said: str) -> None:
     assert str(raised.value) == said
 
 
+def test_a_file_that_is_no_program_is_no_interpreter(tmp_path: Path) -> None:
+    (tmp_path / "notes").write_text("")
+    with pytest.raises(UsageError, match="is neither"), sides.installation(f"{tmp_path}/notes", {}):
+        pass
+
+
+def test_a_threshold_of_noise_needs_two_pairs(tmp_path: Path) -> None:
+    """From one pair no floor follows: every slowdown would be below it."""
+    write_floors(tmp_path, machine_name(), {CELL.id: Floor("", "", (1.0,), (0.01, 0.0101))})
+    arguments = ["ab", "--env", "X=1", "--only", CELL.id, "--threshold", "noise"]
+    found = CliRunner().invoke(app, [*arguments, "--results", str(tmp_path)])
+    assert isinstance(found.exception, UsageError)
+    assert "This machine's noise is not known for" in str(found.exception)
+
+
 # The command
 
 
@@ -341,7 +356,7 @@ def test_a_regression_beyond_the_threshold_is_exit_status_1(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """And so is a contender that does not run. The noise of this cell is a fifth."""
-    floor = Floor("2026-11-20", "0" * 12, (0.95, 1.0, 1.05, 0.95, 1.05), (0.01, 0.0101))
+    floor = Floor("2026-11-20", "0" * 12, (0.95, 1.0, 1.05, 0.95, 1.05), (0.01, 0.0101) * 5)
     assert 0.1 < floor.in_turns < 0.4
     write_floors(tmp_path, machine_name(), {CELL.id: floor})
 

@@ -111,7 +111,7 @@ def test_cells_of_one_process_and_unknown_noise_move_nobody() -> None:
 def test_cells_of_one_process_are_judged_by_the_noise_floor() -> None:
     one = (1.0,)
     cells = runs(DEFAULT, 5.0, spread=one), runs(JAX, 1.0, spread=one), runs(TORCH, 4.0, spread=one)
-    times = tuple(0.1 * factor for factor in (1.0, 1.1, 0.9, 1.05, 0.95, 1.0))
+    times = tuple(0.1 * factor for factor in (1.0, 1.0, 1.04, 1.04, 0.98, 0.98))
     floor = Floor("2026-11-23", "abc", (1.0, 1.01, 0.99), times)
     assert 0.3 < floor.apart < 1.0
     names = [cell[0].cell for cell in cells]
@@ -139,7 +139,7 @@ def test_cells_of_two_sessions_are_told_apart_beyond_what_the_machine_does_betwe
 ) -> None:
     spread = NEARLY[:processes]
     slow, fast = runs(DEFAULT, 6.5, spread=spread), runs(JAX, 5.0, spread=spread)
-    times = tuple(0.1 * factor for factor in NEARLY)
+    times = tuple(0.1 * factor for factor in NEARLY[:3] for _ in range(2))
     floor = Floor("2026-11-23", "abc", (1.0, 1.01, 0.99), times)
     floors = {("laptop", one[0].cell): floor for one in (slow, fast)}
 
@@ -328,3 +328,29 @@ def test_only_unusable_runs_are_told_with_the_reason() -> None:
         "No cell of 'recommender' at scale 'smoke' can be chosen from (1 without a price). "
         "Measure again with `epochmark run`, with a price."
     )
+
+
+def test_a_bound_on_the_quality_that_is_just_reached_is_kept() -> None:
+    """1 - (1 - 0.2) is less than 0.2 in binary fractions."""
+    for level in (0.1, 0.2, 0.3, 0.7):
+        assert chosen(advised(runs(JAX, 2.0, quality=(level,) * 5), quality=level)) == JAX
+
+
+def test_memory_that_is_not_known_is_said() -> None:
+    unknown = [replace(run, memory=Memory()) for run in runs(TORCH, 1.0)]
+    found = advised(unknown, runs(JAX, 2.0), memory_bytes=2 * GIB)
+    assert verdicts(found)[TORCH] == "memory unknown"
+
+
+def test_what_was_measured_and_left_out_is_not_told_as_not_measured() -> None:
+    found = advised(runs(JAX, 2.0), runs(DEFAULT, 1.0, contention=Contention(contended=True)))
+    missing, possible = advise_command.unmeasured(found)
+    assert f"recommender/smoke/train/{DEFAULT}" not in missing
+    assert len(missing) == possible - 2
+
+
+def test_nothing_is_saved_of_an_error_of_zero() -> None:
+    perfect = runs(DEFAULT, 9.0, quality=(1.0,) * 5)
+    found = advised(perfect, runs(JAX, 2.0), by="quality", budget_usd=0.004)
+    assert chosen(found) == JAX
+    assert "than the default" not in " ".join(advise_command.sentences(found))

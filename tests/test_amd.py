@@ -106,3 +106,12 @@ def test_the_doctor_says_that_no_cell_runs_on_one(
     assert [(check.found, check.fit) for check in told] == (
         [("AMD Instinct MI210", None)] if there else []
     )
+
+
+def test_devices_are_in_the_order_of_their_numbers(tmp_path: Path) -> None:
+    for number in (10, 2, 0):
+        place = tmp_path / f"sys/class/drm/card{number}/device"
+        place.mkdir(parents=True)
+        (place / "vendor").write_text("0x1002\n")
+        (place / "product_name").write_text(f"card {number}\n")
+    assert [probe.device.name for probe in amd.probes(tmp_path)] == ["card 0", "card 2", "card 10"]

@@ -393,3 +393,50 @@ def test_a_mistake_in_the_call_is_one_sentence(
     assert found.exception.exit_status == 2
     assert sentence in str(found.exception)
     assert "\n" not in str(found.exception)
+
+
+@pytest.mark.parametrize(("higher", "verdict"), [(True, "worse"), (False, "better")])
+def test_a_quality_is_better_as_the_workload_has_it(
+    tmp_path: Path, higher: bool, verdict: str
+) -> None:
+    """The contender's is the smaller one: of an accuracy that is worse, of an error better."""
+    for name, level in ((ONE, 6.9), (OTHER, 5.5)):
+        runs = [trained(place, level * (1 + 0.001 * place), higher) for place in range(4)]
+        write_session(tmp_path, *runs, session=name)
+    found = both(tmp_path, metric="quality")
+    assert only_row(found).verdict == verdict
+    assert found.mean is not None
+
+
+def test_accuracies_and_errors_have_no_mean_together(tmp_path: Path) -> None:
+    other = CELL.replace("recommender", "lstm_eta")
+    for name, level in ((ONE, 0.6), (OTHER, 0.5)):
+        figures = [level * (1 + 0.001 * place) for place in range(4)]
+        runs = [trained(place, figure, True) for place, figure in enumerate(figures)]
+        runs += [trained(place, figure, False, cell=other) for place, figure in enumerate(figures)]
+        write_session(tmp_path, *runs, session=name)
+    found = both(tmp_path, metric="quality")
+    assert {row.verdict for row in found.rows} == {"better", "worse"}
+    assert found.mean is None
+
+
+def trained(replicate: int, quality: float, higher: bool, cell: str = CELL) -> Run:
+    run = timed(0.01, replicate, cell=cell)
+    epochs = tuple(
+        replace(epoch, quality={run.quality_metric: quality}) for epoch in run.samples.epochs
+    )
+    samples = replace(run.samples, epochs=epochs)
+    return replace(run, samples=samples, higher_is_better=higher)
+
+
+def test_a_commit_is_that_of_an_unchanged_tree(tmp_path: Path) -> None:
+    session(tmp_path, ONE, FAST, suite_commit="abc1234def56")
+    session(tmp_path, OTHER, SLOW, suite_commit="abc1234def56+")
+    assert set(side(tmp_path, "abc1234").frame["session"]) == {ONE}
+    session(tmp_path, "20261124T101530Z-abc1234", SLOW, suite_commit="fff1234def56+")
+    with pytest.raises(UsageError) as raised:
+        side(tmp_path, "fff1234")
+    assert str(raised.value) == (
+        "No result was measured at commit 'fff1234'. The results have 'fff1234def56+', with "
+        "changes."
+    )

@@ -246,3 +246,21 @@ def test_runs_without_a_price_keep_their_rows_and_are_told() -> None:
 def test_a_price_and_a_part_of_one_contradict() -> None:
     with pytest.raises(UsageError, match="--price names one price; leave out --region"):
         wish("a", "b", None)
+
+
+def test_a_gpus_cells_have_no_cost_at_the_price_of_a_processor() -> None:
+    write_session(Path("results"), make_run(), make_run(run="g", cell=CELL.replace("/cpu", "/gpu")))
+    frame = load_table(Path("results")).frame
+    again, notices = repriced(frame, {PRICE.id: PRICE}, wish(None, None, None))
+    assert again.set_index("device")["cost_per_epoch_usd"].isna().to_dict() == {
+        "cpu": False, "gpu": True
+    }  # fmt: skip
+    assert notices == [f"gpu cells have no cost: {PRICE.id} has {PRICE.accelerator}."]
+
+
+@pytest.mark.parametrize("column", ["price", "protocol", "workload_version"])
+def test_what_was_priced_or_measured_otherwise_breaks_even_with_none(column: str) -> None:
+    frame = rows(("torch", 2.0, 3.0), ("jax", 7.0, 1.0))
+    table = summary(frame)
+    table[column] = table[column].astype(str) + table["backend"].astype(str)
+    assert with_break_even(table)[BREAK_EVEN].isna().all()

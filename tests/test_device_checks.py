@@ -14,6 +14,7 @@ import pytest
 from harness import device_checks, fitness_devices
 from harness.cells import BACKENDS, Cell
 from harness.device_checks import Tried, judged
+from harness.errors import WorkerError
 from harness.fitness import Check
 from harness.fitness_devices import Examined
 from tests.workers import answer, finished
@@ -142,3 +143,19 @@ def test_backends_are_tried_out_only_where_cells_could_run(monkeypatch: pytest.M
     found = fitness_devices.tried_out(there, lines.append)
     assert (found.shown, found.status) == ((wrong,), "unavailable")
     assert lines == ["jax: product: off by 3.0e-04"]
+
+
+def test_a_check_that_hangs_ends_no_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+
+    def tried(cell: Cell, precision: str) -> Tried:
+        asked.append((cell.backend, precision))
+        if precision == "tensorfloat32":
+            raise WorkerError("timeout", "not done after 300 s")
+        return GOOD
+
+    monkeypatch.setattr(device_checks, "_tried", tried)
+    checks = list(device_checks.shown("gpu"))
+    assert [backend for backend, _ in asked] == [name for name in BACKENDS for _ in range(2)]
+    hung = [check.name for check in checks if check.found == "not done after 300 s"]
+    assert hung == list(BACKENDS)

@@ -145,6 +145,11 @@ def test_a_gpu_that_does_not_tell_leaves_no_energy_of_processors_alone(
     assert counters("gpu", tmp_path) == []
 
 
+def test_a_tpu_has_no_energy_of_its_hosts_processors(tmp_path: Path) -> None:
+    zone(tmp_path, ":0", "package-0", 5_000_000)
+    assert counters("tpu", tmp_path) == []
+
+
 def test_power_is_integrated_by_the_trapezoidal_rule(monkeypatch: pytest.MonkeyPatch) -> None:
     """100 W, 2 s later 200 W (300 J between), another 0.5 s later 200 W (100 J)."""
     moments, watts = iter([10.0, 12.0, 12.5]), iter([100.0, 200.0, 200.0])

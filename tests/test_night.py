@@ -18,7 +18,9 @@ import yaml
 from harness import cli, night
 from harness.downloads import NpmPackage
 from harness.environment import with_settings
-from harness.errors import DataError
+from harness.errors import DataError, ResultsError
+from harness.schema import Run, Samples
+from tests.records import make_run, write_session
 from tests.test_trend import (
     results as results,  # a fixture: sixteen nights, worse from the ninth on
 )
@@ -81,7 +83,7 @@ def test_a_new_regression_gets_a_file_and_status_1_and_the_next_night_neither(
     arguments = ["night", "--out", str(out), "--results", str(results)]
     monkeypatch.setattr("sys.argv", ["epochmark", *arguments])
     until(results, 12)
-    found = night.night(results)
+    found = night.night(results, print)
     assert (found.session, found.good, found.ok) == ("night12", "night11", 2)
     until(results, 11)
     with pytest.raises(SystemExit) as ended:
@@ -105,20 +107,38 @@ def test_an_old_regression_is_not_told_again(
 ) -> None:
     (tmp_path / "out").mkdir()
     (tmp_path / "out" / "regression-0123456789ab.md").write_text("of another night")
-    assert night.night(results).regressions == ()
-    paths = night.put(night.night(results), tmp_path / "out")
+    assert night.night(results, print).regressions == ()
+    paths = night.put(night.night(results, print), tmp_path / "out")
     assert [path.name for path in paths] == ["summary.md"]
     assert [path.name for path in (tmp_path / "out").iterdir()] == ["summary.md"]
 
 
 def test_what_results_say_stays_in_its_code_block(results: Path) -> None:
-    found = night.night(results)
+    found = night.night(results, print)
     evil = "``` \n<img src=x onerror=alert(1)> @everyone"
     text = night.summary(night.Night(**{**vars(found), "failures": (evil,)}))
     outside = re.sub(r"```text\n.*?\n```", "", text, flags=re.DOTALL)
     assert "<img" in text
     assert "<img" not in outside
     assert "@everyone" not in outside
+
+
+def newest(results: Path, *runs: Run) -> None:
+    write_session(results, *runs, session="last", started_at="2026-12-01T01:00:00Z")
+
+
+def test_a_night_that_ended_before_its_first_run_is_not_taken_for_the_one_before(
+    results: Path,
+) -> None:
+    newest(results)
+    with pytest.raises(ResultsError, match=r"Session last, the newest, tried no cell\.$"):
+        night.night(results, print)
+
+
+def test_a_night_without_its_device_is_no_good_night(results: Path) -> None:
+    newest(results, make_run(status="unavailable", reason="no GPU", samples=Samples()))
+    with pytest.raises(ResultsError, match="Session last, the newest, tried no cell: no GPU"):
+        night.night(results, print)
 
 
 # The scripts

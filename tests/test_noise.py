@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from harness import calibrate, child, cli, replay, runner
 from harness.ab import Failure, Pair
@@ -25,10 +26,16 @@ from harness.schema import Block, Contention, Protocol, Report, Run, Samples
 from harness.stages import Job
 from harness.units import formatted
 from tests.benchmarks.calibration import GROUP, alarmed
-from tests.records import ENVIRONMENT, make_run, write_session
+from tests.records import ACCELERATOR, ENVIRONMENT, make_run, write_session
 from tests.test_drift import made
 
-FLOOR = Floor("2026-11-23", "abc", (1.0, 1.01, 0.99, 1.02), (0.1, 0.11, 0.1, 0.09))
+
+def in_pairs(*levels: float) -> tuple[float, ...]:
+    """Of two workers each, who share what the machine did."""
+    return tuple(level for level in levels for _ in range(2))
+
+
+FLOOR = Floor("2026-11-23", "abc", (1.0, 1.01, 0.99, 1.02), in_pairs(0.1, 0.11, 0.1, 0.09))
 
 
 def blocks(*seconds: float, marked: int = 0) -> tuple[Block, ...]:
@@ -47,16 +54,25 @@ def test_a_real_comparison_has_enough_pairs_to_be_decided() -> None:
 # The floor
 
 
+@pytest.mark.parametrize("shared", [0.0, 0.03, 0.3])
 @pytest.mark.parametrize("count", [4, 8, 30])
-def test_so_many_further_pairs_stay_below_the_floor(count: int) -> None:
-    """Pairs that spread by 1 %, processes by 3 %: 99 of 100 further ones differ by less."""
+def test_so_many_further_pairs_stay_below_the_floor(count: int, shared: float) -> None:
+    """Pairs that spread by 1 %, processes by 3 %: 99 of 100 further ones differ by less.
+
+    Whatever the two workers of a pair have in common, since they run at the same time.
+    """
     random = np.random.default_rng(count)
+
+    def drawn(pairs: int, workers: int) -> NDArray[np.float64]:
+        return random.normal(0, shared, (pairs, 1)) + random.normal(0, 0.03, (pairs, workers))
+
     turns, apart, rounds = 0, 0, 2000
     for _ in range(rounds):
-        logs, times = random.normal(0, 0.01, count), random.normal(0, 0.03, 2 * count)
+        logs, times = random.normal(0, 0.01, count), drawn(count, 2).ravel()
         floor = Floor("", "", tuple(np.exp(logs)), tuple(np.exp(times)))
-        turns += abs(random.normal(0, 0.01)) < math.log1p(floor.in_turns)
-        apart += abs(random.normal(0, 0.03) - random.normal(0, 0.03)) < math.log1p(floor.apart)
+        turns += bool(abs(random.normal(0, 0.01)) < math.log1p(floor.in_turns))
+        one, other = drawn(2, 1).ravel()
+        apart += bool(abs(one - other) < math.log1p(floor.apart))
     assert turns / rounds == pytest.approx(0.99, abs=0.01)
     assert apart / rounds == pytest.approx(0.99, abs=0.01)
 
@@ -72,7 +88,8 @@ def test_a_floor_is_made_of_undisturbed_pairs() -> None:
 def test_one_pair_or_none_has_no_floor() -> None:
     assert floor_of([], as_of="", suite_commit="").in_turns == math.inf
     one = Pair(blocks(1.0, 2.0, 3.0), blocks(1.1, 2.2, 3.3))
-    assert floor_of([one], as_of="", suite_commit="").in_turns == math.inf
+    floor = floor_of([one], as_of="", suite_commit="")
+    assert (floor.in_turns, floor.apart, floor.known) == (math.inf, math.inf, False)
 
 
 # The file
@@ -124,7 +141,7 @@ def test_rounds_go_over_all_cells_and_each_is_written(
 
     def measure_pair(cell: Cell, *sides: object, number: int, **named: object) -> Pair | Failure:
         met.append((number, cell))
-        if number == 1 and cell == cells[1]:
+        if number == 2 and cell == cells[1]:
             return Failure("contender", Ended(None, "oom", "no memory", "", 0.0))
         return Pair(blocks(1.0, 2.0, 3.0), blocks(1.1 + number, 2.2, 3.3))
 
@@ -132,15 +149,15 @@ def test_rounds_go_over_all_cells_and_each_is_written(
     monkeypatch.setattr(runner, "prepare_data", lambda cells, log: None)
     monkeypatch.setenv("EPOCHMARK_MACHINE", "m")
     said: list[str] = []
-    calibrate.calibrate(cells, 3, tmp_path, said.append)
+    calibrate.calibrate(cells, 4, tmp_path, said.append)
     one, other = cells
-    assert met == [(0, one), (0, other), (1, one), (1, other), (2, one)]
+    assert met == [(number, cell) for number in range(3) for cell in cells] + [(3, one)]
     assert f"{other.id}: ended as 'oom': no memory" in said
     floors = read_floors(tmp_path, "m")
-    assert [len(floor.pair_ratios) for floor in floors.values()] == [3, 1]
+    assert [len(floor.pair_ratios) for floor in floors.values()] == [4, 2]
     lines = calibrate.render(floors).splitlines()
     assert lines[0].split()[:2] == ["cell", "pairs"]
-    assert lines[1].split()[:2] == [one.id, "3"]
+    assert lines[1].split()[:2] == [one.id, "4"]
 
 
 def test_pairs_that_were_all_disturbed_replace_no_floor(
@@ -173,6 +190,40 @@ def test_a_calibration_that_is_ended_ends_as_by_ctrl_c_and_keeps_its_rounds(
     with pytest.raises(KeyboardInterrupt):
         calibrate.calibrate([cell], 3, tmp_path, lambda line: None)
     assert [len(floor.pair_ratios) for floor in read_floors(tmp_path, "m").values()] == [2]
+
+
+def test_a_file_of_floors_is_written_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What ends in the middle leaves the older one."""
+    path = write_floors(tmp_path, "m", {"a": FLOOR})
+
+    def full(*given: object, **named: object) -> int:
+        raise OSError("no space")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(OSError, match="no space"):
+        write_floors(tmp_path, "m", {"b": FLOOR})
+    assert list(read_floors(tmp_path, "m")) == ["a"]
+    assert path.is_file()
+
+
+def test_a_floor_of_more_pairs_stays_until_the_last_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is ended early takes nothing away."""
+    cell = Cell("bert", "smoke", "train", "jax", "float32", "functional", "cpu")
+    seen: list[int] = []
+
+    def measure_pair(cell: Cell, *sides: object, number: int, **named: object) -> Pair:
+        seen.append(len(read_floors(tmp_path, "m")[cell.id].pair_ratios))
+        return Pair(blocks(1.0, 2.0, 3.0), blocks(1.1 + number, 2.2, 3.3))
+
+    monkeypatch.setattr(calibrate, "measure_pair", measure_pair)
+    monkeypatch.setattr(runner, "prepare_data", lambda cells, log: None)
+    monkeypatch.setenv("EPOCHMARK_MACHINE", "m")
+    write_floors(tmp_path, "m", {cell.id: FLOOR})
+    calibrate.calibrate([cell], 3, tmp_path, lambda line: None)
+    assert seen == [4, 4, 4]
+    assert len(read_floors(tmp_path, "m")[cell.id].pair_ratios) == 3
 
 
 # Replaying
@@ -232,7 +283,7 @@ def test_within_the_floor_is_reproduced(
     tmp_path: Path, worker: Callable[..., list[Job]], step_s: float, reproduced: bool
 ) -> None:
     run = published(tmp_path)
-    floor = replace(FLOOR, step_times_s=(0.1, 0.102, 0.098, 0.101))
+    floor = replace(FLOOR, step_times_s=in_pairs(0.1, 0.102, 0.098, 0.101))
     write_floors(tmp_path, "m", {run.cell: floor})
     jobs = worker(step_s)
     found = replayed(tmp_path)
@@ -249,7 +300,7 @@ def test_a_machine_that_was_slow_for_a_while_is_tried_again(
 ) -> None:
     """Nothing of the record tells such a while; two failed attempts are told, not believed."""
     run = published(tmp_path)
-    floor = replace(FLOOR, step_times_s=(0.1, 0.102, 0.098, 0.101))
+    floor = replace(FLOOR, step_times_s=in_pairs(0.1, 0.102, 0.098, 0.101))
     write_floors(tmp_path, "m", {run.cell: floor})
     jobs = worker(0.0165, 0.0163, 0.0101, 0.0165)
     found = replayed(tmp_path)
@@ -275,11 +326,37 @@ def test_an_attempt_beside_other_work_is_tried_again_and_does_not_count() -> Non
     assert found.reproduced is False
 
 
+def test_a_throttled_accelerator_gives_no_verdict() -> None:
+    then = make_run(samples=Samples(steady=(Block(1, 0.01),) * 3))
+    hot = replace(then, accelerators=(replace(ACCELERATOR, throttled=True),))
+    for published, new, side in ((then, hot, "new"), (hot, then, "published")):
+        found = replay.Replay(published, (new,), 0.05)
+        assert found.reproduced is None
+        said = replay.text(found)
+        assert said.endswith(f", but the {side} run had its accelerator slowed down.")
+
+
+def test_a_cell_that_could_not_be_tried_gives_no_verdict() -> None:
+    then = make_run(samples=Samples(steady=(Block(1, 0.01),) * 3))
+    absent = make_run(status="unavailable", reason="the GPU is busy.", samples=Samples())
+    found = replay.Replay(then, (absent,), 0.05)
+    assert (found.reproduced, found.settled) == (None, True)
+    assert replay.text(found).endswith("No verdict: 'ok' then, 'unavailable' now. the GPU is busy.")
+
+
+def test_an_attempt_that_fails_after_one_that_missed_is_what_is_told() -> None:
+    then, slow = (make_run(samples=Samples(steady=(Block(1, s),) * 3)) for s in (0.01, 0.02))
+    killed = make_run(status="oom", reason="no memory", samples=Samples())
+    found = replay.Replay(then, (slow, killed), 0.05)
+    assert (found.reproduced, found.settled) == (False, True)
+    assert replay.text(found).endswith("Not reproduced: 'ok' then, 'oom' now.")
+
+
 def test_the_closest_of_attempts_that_all_missed_is_told(
     tmp_path: Path, worker: Callable[..., list[Job]]
 ) -> None:
     run = published(tmp_path)
-    floor = replace(FLOOR, step_times_s=(0.1, 0.102, 0.098, 0.101))
+    floor = replace(FLOOR, step_times_s=in_pairs(0.1, 0.102, 0.098, 0.101))
     write_floors(tmp_path, "m", {run.cell: floor})
     worker(0.0165, 0.0140, 0.0151)
     found = replayed(tmp_path)
@@ -291,7 +368,7 @@ def test_the_floor_has_what_the_machine_does_between_sessions(
     tmp_path: Path, worker: Callable[..., list[Job]]
 ) -> None:
     run = published(tmp_path)
-    times = (0.1, 0.102, 0.098, 0.101)
+    times = in_pairs(0.1, 0.102, 0.098, 0.101)
     write_floors(tmp_path, "m", {run.cell: replace(FLOOR, step_times_s=times)})
     worker(0.0118)
     assert replayed(tmp_path).reproduced is False
@@ -326,7 +403,9 @@ def test_a_floor_that_half_the_figure_stays_within_gives_no_verdict(
     tmp_path: Path, worker: Callable[..., list[Job]]
 ) -> None:
     run = published(tmp_path)
-    write_floors(tmp_path, "m", {run.cell: replace(FLOOR, step_times_s=(0.1, 0.12, 0.08, 0.15))})
+    write_floors(
+        tmp_path, "m", {run.cell: replace(FLOOR, step_times_s=in_pairs(0.1, 0.12, 0.08, 0.15))}
+    )
     worker(0.012)
     found = replayed(tmp_path)
     assert found.reproduced is None
@@ -343,7 +422,7 @@ def test_a_published_figure_that_other_work_disturbed_has_no_verdict(
     worker(0.01)
     found = replayed(tmp_path)
     assert found.reproduced is None
-    assert replay.text(found).endswith("but other work disturbed the published run.")
+    assert replay.text(found).endswith("but the published run was beside other work.")
 
 
 def test_a_run_that_was_changed_by_hand_is_not_replayed(tmp_path: Path) -> None:

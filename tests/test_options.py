@@ -15,7 +15,7 @@ from harness.effects import PLAIN, VARIANTS, effects, trainable, variant_of
 from harness.errors import ResultsError, UsageError
 from harness.registry import workload
 from harness.runner import replay_command
-from harness.schema import Block, Epoch, Protocol, Run, Samples
+from harness.schema import Block, Epoch, Memory, Protocol, Run, Samples
 from harness.store import ResultsFile
 from harness.workload import Optimizer, Schedule
 from tests.records import PRICE, make_run, make_session
@@ -178,6 +178,27 @@ def test_the_bound_on_cost_follows_plain_fit() -> None:
     """From 39.4 % (popularity) to 60 % in 3 s of training: 206 tenths; twice that is allowed."""
     run = trained("stop at cost", 0.5, 0.6)
     assert run.protocol.stop_s_per_tenth == pytest.approx(2 * 3.0 / 206)
+
+
+def test_two_precisions_are_two_rows_and_each_beside_its_own_plain_fit() -> None:
+    mixed = [
+        replace(run, cell=run.cell.replace("/float32/", "/mixed_bfloat16/"))
+        for run in (trained(PLAIN, 0.5, 0.7), trained("custom loop", 0.6, 0.7))
+    ]
+    found = effects([trained(PLAIN, 0.5, 0.6), trained("custom loop", 0.6, 0.6), *mixed])
+    assert [one.cost_ratio for one in found if one.variant == "custom loop"] == [
+        pytest.approx(6 / 8), pytest.approx(1.0)
+    ]  # fmt: skip
+    rows = effects_command.rows(found)
+    assert [row[0] for row in rows] == [
+        f"recommender smoke {precision} cpu on laptop"
+        for precision in ("float32", "mixed_bfloat16")
+    ]
+
+
+def test_a_machine_that_tells_no_peak_of_memory_has_effects() -> None:
+    runs = [replace(trained(name, 0.5, 0.6), memory=Memory()) for name in (PLAIN, "custom loop")]
+    assert len(effects(runs)) == 2
 
 
 def test_a_variant_is_known_by_its_protocol() -> None:

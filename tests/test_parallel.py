@@ -14,7 +14,7 @@ from harness.cells import BACKENDS, Cell
 from harness.metrics import derive
 from harness.plans import PLANS, planned
 from harness.registry import workload
-from harness.schema import Exchange, Protocol
+from harness.schema import Contention, Exchange, Protocol
 from harness.show import show
 from harness.stages import EXCHANGES
 from harness.summary import summary
@@ -146,5 +146,14 @@ def test_the_exchange_between_devices_is_a_share_of_the_step() -> None:
 def test_without_a_row_of_one_device_there_is_no_scaling(tmp_path: Path) -> None:
     cell = replace(CELL, workload="recommender", device="cpu-x2")
     write_session(tmp_path, make_run(cell=cell.id))
+    rows = summary(load_table(tmp_path).frame)
+    assert rows["scaling_efficiency"].isna().all()
+
+
+def test_a_disturbed_row_of_one_device_scales_nothing(tmp_path: Path) -> None:
+    """It would make the several look faster than they are."""
+    one = make_run(contention=Contention(contended=True))
+    cell = replace(CELL, workload="recommender", device="cpu-x2")
+    write_session(tmp_path, one, make_run(run="r0002", cell=cell.id))
     rows = summary(load_table(tmp_path).frame)
     assert rows["scaling_efficiency"].isna().all()

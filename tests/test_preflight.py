@@ -12,6 +12,7 @@ from dataclasses import replace
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -22,6 +23,7 @@ from harness.cache import cache_folder
 from harness.cells import PRECISIONS, Cell
 from harness.cli import app
 from harness.errors import EpochmarkError, ResultsError, UsageError
+from harness.planned import where_peaks_come_from
 from harness.preflight import (
     ERROR,
     FITS,
@@ -41,7 +43,7 @@ from harness.preflight import (
     write_forecasts,
 )
 from harness.registry import workload, workloads
-from harness.targets import TARGETS, target
+from harness.targets import TARGETS, Target, target
 from tests.workers import answer, finished
 
 ROOT = Path(__file__).parents[1]
@@ -385,6 +387,30 @@ def test_the_largest_batch_lies_between_what_fits_and_what_does_not(
 def test_a_batch_of_one_that_does_not_fit_and_one_without_end() -> None:
     assert largest_batch(64, lambda batch_size: False) == (None, 1)
     assert largest_batch(64, lambda batch_size: True, limit=1000) == (1000, None)
+
+
+def test_a_search_that_cannot_be_finished_names_no_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whether a batch fits is not known where its compiler crashed."""
+
+    def forecast(cell: Cell, target: Target, batch_size: int, *rest: object, **more: object) -> Any:
+        if batch_size < 100:
+            return replace(MADE, outcome=FITS, batch_size=batch_size)
+        return replace(MADE, outcome=ERROR, batch_size=batch_size, reason="it crashed")
+
+    monkeypatch.setattr(preflight_command, "forecast", forecast)
+    one = preflight_command._with_largest(
+        replace(MADE, outcome=FITS, batch_size=64), cell("bert", "jax"), target("cuda-l4"),
+        None, STAMP,  # type: ignore[arg-type]
+    )  # fmt: skip
+    assert (one.outcome, one.largest_batch, one.refused_batch) == (ERROR, None, None)
+    assert one.reason == "in the search of the largest batch, at 128: it crashed"
+
+
+def test_the_effort_that_is_told_is_of_what_was_planned() -> None:
+    full = replace(MADE, outcome=FITS, optimised=True, peak_bytes=1)
+    failed = replace(MADE, outcome=ERROR, optimised=False, peak_bytes=None)
+    assert "lowest effort" not in where_peaks_come_from("tpu", [full, failed])
+    assert "lowest effort" in where_peaks_come_from("tpu", [replace(full, optimised=False)])
 
 
 # The command and its file

@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.catalogues import CATALOGUES, import_prices
 from harness.errors import ResultsError, UsageError
-from harness.prices import COLUMNS, configured_price, find_price, read_prices, read_snapshot
+from harness.prices import (
+    COLUMNS,
+    configured_price,
+    covers,
+    find_price,
+    read_prices,
+    read_snapshot,
+)
 from harness.schema import Price
+from tests.records import PRICE
 
 RESULTS = Path(__file__).parents[1] / "results"
 ROW = {
@@ -78,6 +87,26 @@ def test_the_newest_snapshot_wins() -> None:
         "2026-11.csv",
     )
     assert prices["aws:m:there:spot"].snapshot == "2026-08.csv"
+
+
+def test_a_day_is_newer_than_the_file_of_its_month() -> None:
+    results = snapshot("2026-08-30.csv", {"usd_per_hour": "0.9"})
+    snapshot("2026-08.csv", {})
+    assert read_prices(results)["aws:m:here:spot"].usd_per_hour == 0.9
+
+
+@pytest.mark.parametrize(
+    ("accelerator", "device", "covered"),
+    [
+        ("CPU 8 vCPU", "cpu", True), ("CPU 8 vCPU", "cpu-x2", True), ("CPU 8 vCPU", "gpu", False),
+        ("CPU", "tpu", False), ("1x T4", "cpu", True), ("1x T4", "gpu", True),
+        ("1x T4", "gpu-x2", False), ("8x H100 80GB", "gpu-x8", True),
+    ],
+)  # fmt: skip
+def test_a_price_is_of_a_machine_with_enough_accelerators(
+    accelerator: str, device: str, covered: bool
+) -> None:
+    assert covers(replace(PRICE, accelerator=accelerator), device) == covered
 
 
 def test_an_unknown_price() -> None:
@@ -152,6 +181,7 @@ KARPENTER = {
 SKYPILOT = """InstanceType,AcceleratorName,AcceleratorCount,Price,SpotPrice,Region,AvailabilityZone
 m,,,2.0,0.7,here,a
 m,,,2.0,0.65,here,b
+g,,,1.0,0.40,here,b
 ,T4,1,0.3,0.1,here,a
 ,tpu-v5e-1,1,1.2,,here,a
 """
@@ -159,15 +189,18 @@ m,,,2.0,0.65,here,b
 
 def book() -> Path:
     gcp = {"id": "gcp:m:here:spot", "provider": "gcp", "note": "old"}
-    tpu = gcp | {"id": "gcp:v5e-1:here:on-demand", "instance": "v5e-1", "kind": "on-demand"}
-    return snapshot("2026-08.csv", {}, gcp, tpu)
+    gcp |= {"accelerator": "CPU", "count": "0"}
+    gpu = {"id": "gcp:g:here:spot", "provider": "gcp", "instance": "g"}
+    tpu = gpu | {"id": "gcp:v5e-1:here:on-demand", "instance": "v5e-1", "kind": "on-demand"}
+    return snapshot("2026-08.csv", {}, gcp, gpu, tpu | {"accelerator": "TPU v5e"})
 
 
 @pytest.mark.parametrize(
     ("catalogue", "content", "found"),
     [
         ("karpenter-gcp", json.dumps(KARPENTER), {"gcp:m:here:spot": "0.650000"}),
-        # The cheapest zone; a GPU's row is no whole machine, a TPU's is.
+        # The cheapest zone; a GPU's row is no whole machine, nor is that of the machine without
+        # it; a TPU's is.
         (
             "skypilot-gcp",
             SKYPILOT,
@@ -186,7 +219,7 @@ def test_a_catalogue_gives_new_rates_for_what_the_book_has(
     rows = {row["id"]: row for row in read_snapshot(target)}
     assert {name: row["usd_per_hour"] for name, row in rows.items()} == found
     for row in rows.values():
-        assert (row["as_of"], row["accelerator"], row["note"]) == ("2026-09-01", "T4", "")
+        assert (row["as_of"], row["note"]) == ("2026-09-01", "")
         assert row["source"] == CATALOGUES[catalogue].source
     assert {read_prices(results)[name].snapshot for name in found} == {"2026-09-01.csv"}
 

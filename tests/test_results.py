@@ -61,6 +61,7 @@ def test_no_backend_trains_to_another_quality(one: str, other: str) -> None:
         only=[],
         session=session_of_the_readme(),
         output="json",
+        say=print,
     )
     found = json.loads(text)
     assert len(found["cells"]) == len(workloads())

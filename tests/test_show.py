@@ -347,3 +347,15 @@ def test_an_export_that_cannot_be_written_is_told() -> None:
     )
     with pytest.raises(UsageError, match=r"Unknown format 'xls'. Known formats: csv, parquet"):
         export(frame(make_run()), "xls", Path("out.xls"))
+
+
+def test_an_attempt_to_replay_takes_no_measured_rows_place() -> None:
+    """Unless nothing else was measured of the cell."""
+    write_session(RESULTS, *(make_run(run=f"r{n}", replicate=n) for n in range(3)), session="one")
+    other = make_run(run="t", cell=make_run().cell.replace("/jax/", "/torch/"))
+    again = make_run(run="r")
+    replays = {"session": "two", "started_at": "2026-12-01T00:00:00Z", "plan": "replay"}
+    write_session(RESULTS, again, other, **replays)
+    rows = summary(load_table(RESULTS).frame).set_index("backend")
+    assert rows["n"].to_dict() == {"jax": 3, "torch": 1}
+    assert rows["session"].to_dict() == {"jax": "one", "torch": "two"}

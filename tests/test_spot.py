@@ -298,3 +298,26 @@ def test_figures_of_several_kills() -> None:
     found = interruption_of([kill, kill], as_of="2026-11-23", suite_commit="abc")
     assert found.restart_s == pytest.approx((1.55, 1.55))
     assert found.checkpoint_bytes == 1000
+
+
+def test_the_bearable_rate_does_not_depend_on_the_expected_one() -> None:
+    """Where the interval is chosen, it is chosen for the rate that is looked at."""
+    given = {"checkpoint_s": 10.0, "restart_s": 60.0}
+    prices = {"spot_usd_per_hour": 1.0, "on_demand_usd_per_hour": 3.0}
+    rates = [
+        outlook(3600.0, rate=rate, interval_s=None, **given, **prices).bearable_rate
+        for rate in (0.0, 0.05, 1.0)
+    ]
+    assert rates == pytest.approx([rates[0]] * 3)
+    assert rates[0] > 20
+
+
+@pytest.mark.usefixtures("_inside")
+def test_a_cell_of_two_batch_sizes_has_two_rows() -> None:
+    write_session(RESULTS, make_run(run="a"), make_run(run="b", batch_size=64))
+    write_interruptions(RESULTS, "laptop", {CELL: seen()})
+    found, _ = spot_command.outlooks(
+        load_table(RESULTS).frame, book(), RESULTS, rate=0.05, interval_s=None, epochs=100
+    )
+    sizes = (make_run().batch_size, 64)
+    assert set(found) == {f"{CELL} (batch {size}, laptop)" for size in sizes}

@@ -157,6 +157,27 @@ def test_the_mean_over_cells_alarms_no_more_often_when_rounds_drift(
     assert alarms / rounds <= ALPHA + 3 * math.sqrt(ALPHA / rounds)
 
 
+@pytest.mark.parametrize("paired", [True, False])
+@pytest.mark.parametrize("count", [2, 5])
+def test_the_mean_over_cells_of_different_sessions_alarms_as_rarely(
+    paired: bool, count: int
+) -> None:
+    """Each cell has rounds of its own, and with them its own degrees of freedom."""
+    random = np.random.default_rng(14)
+    alarms, rounds = 0, 1000
+    for _ in range(rounds):
+        cells = []
+        for cell in range(8):
+            sides = np.exp(random.normal(0, 0.02, (2, count)))
+            names = [[f"{cell}{side * (not paired)}{n}" for n in range(count)] for side in (0, 1)]
+            one, other = (list(zip(names[s], sides[s], strict=True)) for s in (0, 1))
+            cells.append((one, other))
+        found = mean_difference(cells)
+        assert found is not None
+        alarms += missed(found)
+    assert alarms / rounds <= ALPHA + 3 * math.sqrt(ALPHA / rounds)
+
+
 def test_identical_figures_do_not_differ_by_rounding() -> None:
     """The logarithms of equal figures can have a variance of 1e-32."""
     for value in np.random.default_rng(13).uniform(0.001, 10.0, 200):

@@ -19,7 +19,7 @@ from harness import cli, trend_command
 from harness.errors import UsageError
 from harness.noise import Floor
 from harness.schema import Block
-from harness.trend import CAUSES, SEGMENT, History, history
+from harness.trend import CAUSES, SEGMENT, History, every_series, history
 from tests.records import CELL, ENVIRONMENT, SAMPLES, make_run, write_session
 
 METRIC = "step_time_s"
@@ -38,6 +38,7 @@ def nights(
         "cell": CELL,
         "workload": "recommender",
         "quality_metric": "HR@10",
+        "higher_is_better": True,
         "batch_size": 32,
         "session": [f"s{night:03d}" for night in range(len(levels))],
         "started_at": [
@@ -94,9 +95,10 @@ def test_a_step_below_the_least_magnitude_is_not_told() -> None:
 
 
 def floor(share: float, machine: str = "m") -> dict[tuple[str, str], Floor]:
-    """Six processes whose spread makes the means of two segments differ by less than that share."""
+    """Six pairs whose spread makes the means of two segments differ by less than that share."""
     half = math.log1p(share) / (special.stdtrit(5, 0.995) * math.sqrt(2 * 6 / 5 / SEGMENT))
-    found = Floor("2026-11-23", "abc", (), tuple(math.exp(half * sign) for sign in (1, -1) * 3))
+    times = tuple(math.exp(half * sign) for sign in (1, 1, -1, -1) * 3)
+    found = Floor("2026-11-23", "abc", (1.0,) * 6, times)
     assert found.between(SEGMENT) == pytest.approx(share)
     return {(machine, CELL): found}
 
@@ -239,7 +241,7 @@ def results(tmp_path: Path) -> Path:
 
 
 def test_a_step_is_told_with_its_cause(results: Path) -> None:
-    found, broken = trend_command.trend(results, metrics=[METRIC], only=())
+    found, broken = trend_command.trend(results, metrics=[METRIC], only=(), say=print)
     assert broken == 0
     said = trend_command.text(found)
     assert said.startswith(f"worse: {CELL}\n    step_time_s ")
@@ -262,3 +264,35 @@ def test_the_alarm_rings_on_the_first_night_that_shows_it(
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == status
+
+
+@pytest.mark.parametrize("higher", [True, False])
+def test_a_quality_gets_worse_as_the_workload_has_it(higher: bool) -> None:
+    """An accuracy that rises is better, an error in minutes that rises is worse."""
+    frame = nights(SLOWER).assign(quality=lambda one: one[METRIC], higher_is_better=higher)
+    (step,) = history(frame, metrics=["quality"]).steps
+    assert step.worse != higher
+
+
+def test_a_session_counts_as_a_whole_or_not_at_all() -> None:
+    """A compile time below zero is as good as one above it: to leave it out would lean."""
+    quiet = nights([1.0] * 20)
+    below = quiet.assign(**{METRIC: -0.5})
+    (series,) = every_series(pd.concat([quiet, quiet, below]), [METRIC])
+    assert series.values == pytest.approx(quiet[METRIC].to_numpy())
+    assert series.rows["low"].isna().all()
+    assert list(every_series(pd.concat([quiet, below, below]), [METRIC])) == []
+
+
+def test_what_is_wrong_with_a_file_is_told_where_it_is_the_exit_status(
+    results: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = sorted((results / "runs").glob("*/*"))[0]
+    path.write_text(path.read_text() + "{}\n{}\n")
+    sides = [str(one) for one in sorted((results / "runs").glob("*/*"))[:2]]
+    for arguments in (["trend", "--metric", METRIC], ["compare", *sides]):
+        monkeypatch.setattr("sys.argv", ["epochmark", *arguments, "--results", str(results)])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        assert ended.value.code == 1
+        assert path.name in capsys.readouterr().err

@@ -41,7 +41,17 @@ AXIS_VALUES = {"backend": BACKENDS, "precision": PRECISIONS, "api_style": API_ST
 
 READ = tuple(
     dict.fromkeys(
-        ("cell", *CROSSABLE, *KEY_COLUMNS, "session", "replicate", "status", *UNRANKED, *FIGURES)
+        (
+            "cell",
+            *CROSSABLE,
+            *KEY_COLUMNS,
+            "session",
+            "replicate",
+            "status",
+            "higher_is_better",
+            *UNRANKED,
+            *FIGURES,
+        )
     )
 )
 """The columns that a comparison reads; with all of them it takes several times as long."""

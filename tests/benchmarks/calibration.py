@@ -154,12 +154,12 @@ def halves(found: Sequence[Processes]) -> dict[str, Any]:
 def between(cells: Mapping[str, Sessions]) -> dict[str, Any]:
     """What `compare` says of every two sessions of the same code, and their cover.
 
-    Then both with the drift of the machine, as it is told without one of the two sessions: nothing
-    is judged by what it was learned from. `speeds` are the later session's to the earlier one's,
+    Then both with the drift of the machine, as it is told without the two sessions: nothing is
+    judged by what it was learned from. `speeds` are the later session's to the earlier one's,
     means over their cells: what the machine did in between.
     """
     names = sorted({name for one in cells.values() for name in one.sessions})
-    drifts = {name: drift_of(_without(cells, name)) for name in names}
+    drifts = {pair: drift_of(_without(cells, pair)) for pair in combinations(names, 2)}
     plain: list[Sides] = []
     drifted: list[Sides] = []
     logs: dict[tuple[str, str], list[float]] = {}
@@ -168,8 +168,8 @@ def between(cells: Mapping[str, Sessions]) -> dict[str, Any]:
         for pair in combinations(zip(one.sessions, one.figures, strict=True), 2):
             (early, before), (late, after) = pair
             plain.append(Sides(before, after))
-            known = [drift for name in (early, late) if (drift := drifts[name])]
-            drifted += [Sides(before, after, drift) for drift in known]
+            drift = drifts[min(early, late), max(early, late)]
+            drifted += [Sides(before, after, drift)] if drift else []
             log = sign * statistics.difference(before, after).log
             logs.setdefault((early, late), []).append(log)
     return {
@@ -182,11 +182,11 @@ def between(cells: Mapping[str, Sessions]) -> dict[str, Any]:
     }
 
 
-def _without(cells: Mapping[str, Sessions], left_out: str) -> dict[str, Sessions]:
-    """The cells without a session."""
+def _without(cells: Mapping[str, Sessions], left_out: Sequence[str]) -> dict[str, Sessions]:
+    """The cells without these sessions."""
     kept = {}
     for cell, one in cells.items():
-        places = [place for place, name in enumerate(one.sessions) if name != left_out]
+        places = [place for place, name in enumerate(one.sessions) if name not in left_out]
         kept[cell] = one.at(places)
     return kept
 
@@ -254,8 +254,7 @@ def _attempts(
     """Of RESAMPLED draws of two differences of the same code; those of endless size are no part."""
     sizes: list[float] = []
     found = 0
-    for _ in range(RESAMPLED if draw else 0):
-        before, now = draw()
+    for before, now in (draw() for _ in range(RESAMPLED)) if draw else ():
         size = before.detectable(ALPHA)
         if not 0 < size < math.inf:
             continue

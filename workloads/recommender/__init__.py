@@ -42,7 +42,9 @@ STANDARD = Scale(
     forward_flops=213_376,
     training_flops=640_128,
 )
-FULL_RATE = Optimizer("Adam", {"learning_rate": 5e-4, "epsilon": 1e-8})  # MLPerf's, whose data it is
+FULL_RATE = Optimizer(
+    "Adam", {"learning_rate": 5e-4, "epsilon": 1e-8}
+)  # MLPerf's, whose data it is
 
 WORKLOAD = Workload(
     name="recommender",
