@@ -58,6 +58,8 @@ PLAN ?= nightly
 DEVICE ?= cpu
 ONLY ?= */$(DEVICE)
 REPLICATES ?= 5
+# The id of the price that runs are costed at; empty is the one in pyproject.toml.
+PRICE ?=
 RESULTS ?= results
 NIGHT ?= .night
 NIGHT_cpu :=
@@ -71,7 +73,7 @@ night-fit: .venv/installed
 	$(BIN)/epochmark doctor --device $(DEVICE) --results '$(RESULTS)' --strict
 night-run: .venv/installed
 	$(BIN)/epochmark run --plan $(PLAN) --only '$(ONLY)' --replicates $(REPLICATES) \
-	  --results '$(RESULTS)' --strict
+	  $(if $(PRICE),--price '$(PRICE)') --results '$(RESULTS)' --strict
 night-verdict: .venv/installed
 	$(BIN)/epochmark night --out '$(NIGHT)' --results '$(RESULTS)'
 # What the machine does between nights, for the next one's verdict; unknown before the third.

@@ -173,6 +173,7 @@ class Watch:
         """What was seen."""
         ends = [reading for reading in (self._before, self._after) if reading is not None]
         every = [*ends, *self._between]
+        busy = [reading for reading in self._between if reading.utilisation != 0]
         reasons = _seen(every)
         return Accelerator(
             device=self._probe.device,
@@ -185,7 +186,8 @@ class Watch:
             mean_utilisation=_mean([reading.utilisation for reading in self._between]),
             mean_power_w=_mean([reading.power_w for reading in self._between]),
             max_temperature_c=_most([reading.temperature_c for reading in every]),
-            min_sm_clock_hz=min(_present([r.sm_clock_hz for r in self._between]), default=None),
+            # An idle device lowers its clock: while a run imports, that is no slowdown.
+            min_sm_clock_hz=min(_present([r.sm_clock_hz for r in busy]), default=None),
             throttle_reasons=reasons,
             throttled=bool(nvml.SLOWDOWNS.intersection(reasons or ())),
             other_processes=_others(ends, self._between),

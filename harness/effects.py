@@ -149,7 +149,10 @@ def _tenth_s(plain: Run) -> float:
     found = workload(cell.workload)
     scale = found.scales[cell.scale]
     epochs = plain.samples.epochs[: scale.epochs]
-    start = scale.baseline[1] or 0.0
+    start = scale.baseline[1]
+    if start is None:  # data of one's own has no trivial baseline: the first epoch stands for it
+        start = epochs[0].quality[plain.quality_metric]
+        epochs = epochs[1:] or epochs
     gained = epochs[-1].quality[plain.quality_metric] - start
     gained *= 1 if found.higher_is_better else -1
     # One that gained nothing says nothing of what a gain costs.

@@ -10,6 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cache
+from itertools import takewhile
 from typing import Any, TypeVar
 
 import pynvml
@@ -180,10 +181,17 @@ def _number(name: str) -> int:
 
 
 def visible() -> int:
-    """How many devices CUDA_VISIBLE_DEVICES leaves to a run."""
+    """How many devices CUDA_VISIBLE_DEVICES leaves to a run: those before the first unknown one."""
     chosen = os.environ.get(VISIBLE)
     every = len(cuda_devices())
-    return every if chosen is None else min(every, len(chosen.split(",")))
+    if chosen is None:
+        return every
+    numbers = {str(number) for number in range(every)}
+    known = takewhile(
+        lambda name: name in numbers or name.startswith(("GPU-", "MIG-")),
+        map(str.strip, chosen.split(",")),
+    )
+    return min(every, len(list(known)))
 
 
 def _uuid(number: int) -> str:

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from harness import data, stages, tpu, worker
+from harness import data, nvml, stages, tpu, worker
 from harness.accelerators import Watch
 from harness.cells import BACKENDS, Cell
 from harness.environment import recorded_variables, worker_environment
@@ -163,6 +163,19 @@ def test_a_cell_sees_its_own_gpus_alone(monkeypatch: pytest.MonkeyPatch) -> None
     assert [seen("gpu"), seen("gpu-x2")] == ["3", "3,1"]
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "-1")
     assert seen("gpu") == "-1"
+
+
+@pytest.mark.parametrize(
+    ("chosen", "count"),
+    [("0,1", 2), ("1, 0", 2), ("0,9,1", 1), ("9,0", 0), ("", 0), ("GPU-1a2b, 1", 2), ("-1", 0)],
+)
+def test_devices_behind_an_unknown_one_are_hidden(
+    monkeypatch: pytest.MonkeyPatch, chosen: str, count: int
+) -> None:
+    """CUDA goes through the list up to the first that is none."""
+    monkeypatch.setattr(nvml, "cuda_devices", lambda: ("a", "b"))
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", chosen)
+    assert nvml.visible() == count
 
 
 def test_jax_is_kept_off_the_gpu_of_another_backend(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -670,6 +670,15 @@ def test_without_samples_there_are_no_means() -> None:
     assert found.min_sm_clock_hz is None, "an idle device's clock is no run's"
 
 
+def test_the_lowest_clock_is_of_a_device_that_computed() -> None:
+    idle, busy = (DeviceReading(utilisation=u, sm_clock_hz=c) for u, c in ((0.0, 2e8), (0.9, 1e9)))
+    readings = iter([idle, idle, busy])
+    with Watch(Probe(DEVICE, lambda: next(readings, idle)), hz=1e3) as watch:
+        while watch.samples < 3:
+            pass
+    assert watch.accelerator().min_sm_clock_hz == 1e9
+
+
 def test_a_device_that_is_hot_before_marks_the_run() -> None:
     hot = DeviceReading(throttle_reasons=("hw_thermal_slowdown",))
     assert seen(hot, DeviceReading(throttle_reasons=())).throttled
