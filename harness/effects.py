@@ -167,7 +167,7 @@ class Effect:
     `cost_ratio` is of what is paid until the quality of plain `fit` is reached: start-up, compile,
     the search of a batch, training and evaluation; None where it was not reached. `spent_ratio` is
     of what was paid in all, beside plain `fit` until that quality. `setting` are the scale, the
-    precision, the device and the machine. `quality` is at the end of the
+    precision and the device. `quality` is at the end of the
     training, after `epochs`. `plain_usd` is what plain `fit` paid; None without a price.
     """
 
@@ -192,7 +192,7 @@ def effects(runs: Iterable[Run]) -> list[Effect]:
     plain: dict[tuple[str, str, str, int], Run] = {}
     for run in runs:
         cell = parse_cell(run.cell, list(workloads()))
-        key = (cell.workload, cell.backend, _setting(cell, run), run.seed)
+        key = (cell.workload, cell.backend, _setting(cell), run.seed)
         name = variant_of(run)
         if name == PLAIN:
             plain[key] = run
@@ -201,8 +201,8 @@ def effects(runs: Iterable[Run]) -> list[Effect]:
     return found
 
 
-def _setting(cell: Cell, run: Run) -> str:
-    return f"{cell.scale} {cell.precision} {cell.device} on {run.environment.machine}"
+def _setting(cell: Cell) -> str:
+    return f"{cell.scale} {cell.precision} {cell.device}"
 
 
 def variant_of(run: Run) -> str:
@@ -228,7 +228,7 @@ def _effect(cell: Cell, name: str, run: Run, plain: Run) -> Effect:
     return Effect(
         workload=cell.workload,
         backend=cell.backend,
-        setting=_setting(cell, run),
+        setting=_setting(cell),
         variant=name,
         seed=run.seed,
         target=target,

@@ -48,11 +48,14 @@ def stored(results: Path) -> list[Effect]:
             f"There is nothing of options in {spelled(results)!r}. "
             "Measure some with `epochmark options --only GLOB`."
         )
-    newest: dict[tuple[str, str, str, int, str], Effect] = {}
+    newest: dict[tuple[str, str, str, int], list[Effect]] = {}
     for path in results_files(place):
+        # As a whole: an older session, perhaps of another machine, fills no gap of a newer one.
+        session: dict[tuple[str, str, str, int], list[Effect]] = {}
         for one in effects(read_file(path).runs):
-            newest[one.workload, one.backend, one.setting, one.seed, one.variant] = one
-    return list(newest.values())
+            session.setdefault((one.workload, one.backend, one.setting, one.seed), []).append(one)
+        newest |= session
+    return [one for several in newest.values() for one in several]
 
 
 def rows(found: Iterable[Effect]) -> list[tuple[str, ...]]:

@@ -191,8 +191,7 @@ def test_two_precisions_are_two_rows_and_each_beside_its_own_plain_fit() -> None
     ]  # fmt: skip
     rows = effects_command.rows(found)
     assert [row[0] for row in rows] == [
-        f"recommender smoke {precision} cpu on laptop"
-        for precision in ("float32", "mixed_bfloat16")
+        f"recommender smoke {precision} cpu" for precision in ("float32", "mixed_bfloat16")
     ]
 
 
