@@ -204,8 +204,8 @@ def _caveats(found: Advice) -> list[str]:
     notes = [_NOISES[found.noise]] if _NOISES[found.noise] else []
     if hidden and found.chosen:
         notes.append(
-            f"{hidden} cells are beaten in something and better in nothing, or miss a bound "
-            "(--format csv has them all)."
+            f"{hidden} of the {len(found.judged)} cells are beaten in something and better in "
+            "nothing, or miss a bound (--format csv has them all)."
         )
     if any(one.candidate.extrapolated for one in found.judged):
         notes.append("~ Extrapolated from a part of an epoch.")

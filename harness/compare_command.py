@@ -127,9 +127,9 @@ def _notes(found: Comparison) -> list[str]:
         )
     if found.left_out:
         notes.append(
-            f"{found.left_out} runs are left out, on both sides by one rule: not ok, beside other "
-            "work on the machine, on a throttled accelerator, on simulated devices, changed by "
-            f"hand, or without {found.metric}."
+            f"Left out, on both sides by one rule: {found.left_out} of the runs, not ok, beside "
+            "other work on the machine, on a throttled accelerator, on simulated devices, changed "
+            f"by hand, or without {found.metric}."
         )
     if found.uncompared:
         told = (
