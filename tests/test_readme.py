@@ -37,7 +37,8 @@ def test_the_generated_blocks_are_what_the_results_and_metrics_say(path: Path) -
 @pytest.mark.parametrize("name", workloads())
 def test_every_workloads_readme_has_its_speed_its_spread_and_its_bounds(name: str) -> None:
     text = (ROOT / "workloads" / name / "README.md").read_text(encoding="utf-8")
-    blocks = {found.group(2): found for found in readme.BLOCK.finditer(text)}
+    # The first of a name has every backend.
+    blocks = {found.group(2): found for found in [*readme.BLOCK.finditer(text)][::-1]}
     assert set(blocks) == {"standard", "seeds", "profile"}
     for found in blocks.values():
         assert found.group(3).startswith(f"{name}:")

@@ -73,7 +73,7 @@ def test_no_backend_trains_to_another_quality(one: str, other: str) -> None:
 
 @pytest.mark.parametrize("name", workloads())
 def test_every_workload_was_measured_at_standard_on_every_backend(name: str) -> None:
-    """On real data, under a step budget, and in enough quiet for its README to quote it."""
+    """On real data, to the end or marked as extrapolated, in enough quiet for its README."""
     text = (ROOT / "workloads" / name / "README.md").read_text(encoding="utf-8")
     found = re.search(rf"<!-- begin standard {name}:(\S+) -->", text)
     assert found is not None
@@ -81,8 +81,7 @@ def test_every_workload_was_measured_at_standard_on_every_backend(name: str) -> 
     rows = frame[(frame["workload"] == name) & (frame["scale"] == "standard")]
     assert set(rows["backend"]) == set(BACKENDS)
     assert set(rows["status"]) == {"ok"}
-    assert rows["extrapolated"].all()
-    assert (rows["epoch_fraction"] < 1).all()
+    assert (rows["extrapolated"] == (rows["epoch_fraction"] < 1)).all()
     assert rows["data_source"].str.startswith("PyPI ").all()
     assert set(rows.loc[~rows["contended"], "backend"]) == set(BACKENDS)
 
