@@ -102,7 +102,7 @@ FIGURES: Sequence[tuple[str, str, Callable[[Record], str]]] = (
      _share("alarms", "resampled_alarms", "resampled")),
     ("the 95 % interval of one half holds the other's median", "90 %",
      _share("halves", "covered", "intervals")),
-    ("of one session alone, another's", "", _share("between", "covered", "intervals")),
+    ("of one session alone, another's", "90 %", _share("between", "covered", "intervals")),
     ("of one session with the drift that the others show, another's", "90 %",
      _share("between", "covered", "intervals", within="drifted")),
     ("a slowdown as large as `compare` said that it would find, in another session's processes: "
