@@ -17,7 +17,7 @@ from harness.report.chosen import chosen
 from harness.report.costs import cost_rows, cost_table, epochs_table, offers
 from harness.report.environments import environments
 from harness.report.matrix import matrix
-from harness.report.panels import about_panel, note_of_scale, panels
+from harness.report.panels import _some, about_panel, note_of_scale, panels
 from harness.report.parts import MARKS
 from harness.report.source import Source, read_source
 from harness.report.tradeoffs import ticks, tradeoffs
@@ -603,3 +603,8 @@ def test_a_file_of_this_schema_needs_no_words() -> None:
     found = environments(read_source(RESULTS))
     assert found["schemas"] == ""
     assert [row[5].text for row in found["sessions"].rows] == [str(SCHEMA_VERSION)]
+
+
+def test_every_processor_is_named_or_counted() -> None:
+    assert _some(["a", "b", "c", "d", "e"]) == "a; b; c; d; e"
+    assert _some(["a", "b", "c", "d", "e", "f", "g"]) == "a; b; c; d; e; 2 more"

@@ -15,6 +15,9 @@ from harness.units import size
 
 PANEL = ["machine", "scale", "phase", "device"]
 
+NAMED = 5
+"""So many processors are named at the top."""
+
 PACKAGES = {"keras": "Keras", "tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
 
 
@@ -57,7 +60,7 @@ def about(source: Source) -> str:
     return (
         f"{_count(len(runs), 'run')} of {_count(len(cells), 'cell')} on "
         f"{_count(runs['machine'].nunique(), 'machine')} "
-        f"({'; '.join(map(str, runs['cpu'].unique()[:3]))}), in "
+        f"({_some(runs['cpu'].unique().tolist())}), in "
         f"{_count(runs['session'].nunique(), 'session')}, {_days(runs)}."
     )
 
@@ -105,6 +108,11 @@ def note_of_scale(rows: pd.DataFrame) -> str:
 
 def _listed(names: Sequence[str]) -> str:
     return " and ".join(filter(None, (", ".join(names[:-1]), names[-1])))
+
+
+def _some(names: Sequence[str]) -> str:
+    shown = "; ".join(names[:NAMED])
+    return f"{shown}; {len(names) - NAMED} more" if len(names) > NAMED else shown
 
 
 def _days(runs: pd.DataFrame) -> str:
