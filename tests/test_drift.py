@@ -16,6 +16,7 @@ import pandas as pd
 import pytest
 from typer.testing import CliRunner
 
+from harness import drift_command
 from harness.cli import app
 from harness.compare import compare
 from harness.compare_command import side
@@ -135,6 +136,14 @@ def test_sessions_that_differ_as_their_processes_do_have_none() -> None:
     assert found.of() == (0.0, math.inf)
     assert found.spread == 0.0
     assert found.between == (0.0, math.inf)
+
+
+def test_what_cells_have_in_common_is_not_told_of_one_cell() -> None:
+    """Of one it is not known: all that its sessions differ by might be its own."""
+    for count, told in ((1, False), (4, True)):
+        cells = drawn(8, count)
+        said = drift_command.text("laptop", cells, known(cells))
+        assert ("all cells together" in said) == told
 
 
 def test_no_drift_is_said_so() -> None:
@@ -272,6 +281,15 @@ def test_one_session_has_no_drift_in_it() -> None:
     alone, with_drift = compare(halves[0], slower), compare(halves[0], slower, drifts=drifts)
     assert alone.rows == with_drift.rows
     assert (alone.rows[0].verdict, with_drift.apart) == ("slower", False)
+
+
+def test_the_share_of_the_peak_drifts_as_the_throughput_does() -> None:
+    figures((1.0, 1.1, 0.95))
+    drifts = {"laptop": known(sessions_of(frame()))}
+    given = [runs.assign(mfu=0.01 / runs["step_time_s"]) for runs in sides(0, 1)]
+    assert {row.verdict for row in compare(*given, metric="mfu").rows} == {"worse"}
+    found = compare(*given, metric="mfu", drifts=drifts)
+    assert {row.verdict for row in found.rows} == {"no difference found"}
 
 
 def test_memory_does_not_drift() -> None:
