@@ -18,17 +18,17 @@ VENDOR = "0x1002"
 
 def probes(root: Path = Path("/")) -> list[Probe]:
     """One for each of them, in the kernel's order; `root` is where the folder `sys` is."""
-    cards = sorted((root / "sys/class/drm").glob("card[0-9]*/device"), key=_place)
+    # Outputs of a card, such as card0-DP-1, are no cards.
+    cards = {
+        int(number): folder
+        for folder in (root / "sys/class/drm").glob("card[0-9]*/device")
+        if (number := folder.parent.name.removeprefix("card")).isdigit()
+    }
     return [
         Probe(device(folder), partial(reading, folder))
-        for folder in cards
-        if "-" not in folder.parent.name and _text(folder / "vendor") == VENDOR
+        for _, folder in sorted(cards.items())
+        if _text(folder / "vendor") == VENDOR
     ]
-
-
-def _place(folder: Path) -> tuple[int, str]:
-    name = folder.parent.name
-    return int("".join(filter(str.isdigit, name.partition("-")[0]))), name
 
 
 def device(folder: Path) -> Device:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from harness.errors import ResultsError
-from harness.store import spelled
+from harness.store import spelled, write_json
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -38,14 +38,10 @@ class CellBook(Generic[Entry]):
     def write(self, results: Path, machine: str, found: Mapping[str, Entry]) -> Path:
         """Add to the machine's file, or make it; returns its path."""
         path = self._path(results, machine)
-        path.parent.mkdir(parents=True, exist_ok=True)
         merged = {**self.read(results, machine), **found}
         cells = {cell: asdict(merged[cell]) for cell in sorted(merged)}
-        fields = {"machine": machine, "cells": cells}
-        # Whole or not at all: others read it while a calibration writes it round by round.
-        new = path.with_suffix(".new")
-        new.write_text(json.dumps(fields, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-        return new.replace(path)
+        write_json(path, {"machine": machine, "cells": cells})
+        return path
 
     def read(self, results: Path, machine: str) -> dict[str, Entry]:
         """What is known of the machine, by cell; nothing where it was not measured.

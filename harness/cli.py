@@ -189,14 +189,14 @@ def doctor(
         return
     from harness import fitness
 
-    fitness.render(fitness.checks(), lambda line: typer.echo(line, err=True))
+    fitness.render(fitness.checks(), _aside)
     if calibrate:
         _calibrate(only, pairs, results)
     elif device != "cpu":
         from harness import fitness_devices
 
         examined = fitness_devices.examine(device)
-        examined = fitness_devices.tried_out(examined, lambda line: typer.echo(line, err=True))
+        examined = fitness_devices.tried_out(examined, _aside)
         fitness_devices.told(examined, output.value, typer.echo)
         if strict and examined.lacking:
             raise typer.Exit(1)
@@ -213,7 +213,7 @@ def _calibrate(only: list[str] | None, pairs: int, results: Path) -> None:
 
     cells = runnable(planned(None if only else "quick", only or ()))
     check_writable(results)
-    path = calibration.calibrate(cells, pairs, results, lambda line: typer.echo(line, err=True))
+    path = calibration.calibrate(cells, pairs, results, _aside)
     typer.echo(calibration.render(read_floors(results, machine_name())))
     typer.echo(f"Written to {spelled(path)}.", err=True)
 
@@ -234,14 +234,13 @@ def _peak(results: Path, output: Output) -> None:
     from harness.peak import write_peaks
     from harness.store import check_writable, spelled
 
-    def say(text: str) -> None:
-        typer.echo(text, err=True)
-
     check_writable(results)
-    measured = examination.examine(say=say)
+    measured = examination.examine(say=_aside)
     path = write_peaks(results, measured)
     typer.echo(examination.render(measured, output.value))
-    say(f"Written to {spelled(path)}: the MFU of runs on this machine is a share of these peaks.")
+    _aside(
+        f"Written to {spelled(path)}: the MFU of runs on this machine is a share of these peaks."
+    )
 
 
 @app.command()
@@ -407,7 +406,7 @@ def reprice(
     frame, broken = _frame(results, files, only)
     again, notices = pricing.repriced(latest(frame), known, wish)
     for notice in notices:
-        typer.echo(notice, err=True)
+        _aside(notice)
     typer.echo(shown(again, output=output.value, view="costs"))
     if broken:
         raise typer.Exit(1)
@@ -487,12 +486,9 @@ def interrupt(
         raise UsageError("Only training can be interrupted; none of these cells is of that phase.")
     check_writable(results)
 
-    def say(line: str) -> None:
-        typer.echo(line, err=True)
-
-    path, through = command.interrupt(cells, kills, results, say)
+    path, through = command.interrupt(cells, kills, results, _aside)
     typer.echo(command.render(read_interruptions(results, machine_name())))
-    say(f"Written to {spelled(path)}.")
+    _aside(f"Written to {spelled(path)}.")
     if not through:
         raise typer.Exit(1)
 
@@ -516,23 +512,20 @@ def loop_options(
     from harness.run_command import chosen_price
     from harness.store import check_writable, spelled
 
-    def say(line: str) -> None:
-        typer.echo(line, err=True)
-
     if only:
         cells = trainable(runnable(planned(None, only)))
         extras = runner.Extras(chosen_price(price, results))
         check_writable(results / FOLDER)
-        runner.prepare_data(cells, say)
+        runner.prepare_data(cells, _aside)
         with runner.terminated_as_interrupted():
             path = measure(
                 cells,
                 seeds,
                 results / FOLDER,
                 extras=extras,
-                listener=lambda name, run: say(command.line(name, run)),
+                listener=lambda name, run: _aside(command.line(name, run)),
             )
-        say(f"Written to {spelled(path)}.")
+        _aside(f"Written to {spelled(path)}.")
     render = {"table": command.text, "json": command.as_json, "csv": command.as_csv}
     typer.echo(render[output.value](command.stored(results)))
 
@@ -569,20 +562,17 @@ def preflight(
     cells = cells_of(chosen, scale, only or ())
     check_writable(results)
 
-    def say(line: str) -> None:
-        typer.echo(line, err=True)
-
     path, found = command.preflight(
         cells,
         chosen,
         optimised=optimised,
         find_largest=largest_batch,
         results=results,
-        say=say,
+        say=_aside,
     )
     render = {"table": command.text, "json": command.as_json, "csv": command.as_csv}
     typer.echo(render[output.value](found, chosen))
-    say(f"Written to {spelled(path)}.")
+    _aside(f"Written to {spelled(path)}.")
     if command.failed(found):
         raise typer.Exit(1)
 
@@ -841,7 +831,7 @@ def report(
 
     built = build(results, out, summary=summary, asv=asv)
     for notice in built.notices:
-        typer.echo(notice, err=True)
+        _aside(notice)
     typer.echo(f"{built.files} files, {built.bytes / 2**20:.1f} MiB. Open {built.index}")
     if built.broken:
         raise typer.Exit(1)

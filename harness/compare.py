@@ -454,20 +454,23 @@ def _judged(
     drifts = drifts if metric in OF_TIME else {}
     figures = {name: _figures(*pair, drifts) for name, pair in pairs.items()}
     judged = [name for name, found in figures.items() if found[-1] is not None]
+    directions = {
+        name: better(metric, higher_is_better=one.higher_is_better)
+        for name, (one, _) in pairs.items()
+    }
     per_cell = alpha / max(1, len(judged))
     rows = tuple(
         Row(
             name,
             *values,
             processes,
-            reason or _verdict(metric, pairs[name], difference, per_cell),
+            reason or _verdict(metric, directions[name], difference, per_cell),
             difference,
         )
         for name, (reason, values, processes, difference) in figures.items()
     )
-    directions = {pairs[name][0].higher_is_better for name in judged}
     # Accuracies and errors have no mean together.
-    together = metric != "quality" or len(directions) == 1
+    together = len({directions[name] for name in judged}) == 1
     mean = _mean([pairs[name] for name in judged], drifts) if together else None
     moved = _moved(list(pairs.values()))
     unknown = tuple(sorted(moved.keys() - drifts.keys()))
@@ -477,8 +480,6 @@ def _judged(
 
 
 def _mean(sides: Sequence[tuple[Side, Side]], drifts: Drifts) -> Difference | None:
-    if not sides:
-        return None
     found = statistics.mean_difference([(one.rounds, other.rounds) for one, other in sides])
     return found and found.widened(*_between(sides, drifts))
 
@@ -547,14 +548,11 @@ def _difference(baseline: Side, contender: Side, drifts: Drifts) -> Difference:
     return found.widened(*_between([sides], drifts)) if found.error else found
 
 
-def _verdict(
-    metric: str, pair: tuple[Side, Side], difference: Difference | None, alpha: float
-) -> str:
+def _verdict(metric: str, direction: str, difference: Difference | None, alpha: float) -> str:
     if difference is None:
         return ""
     low, high = difference.interval(alpha)
     if low <= 1.0 <= high:
         return "no difference found"
-    falls = better(metric, higher_is_better=pair[0].higher_is_better) == "lower"
     words = ("faster", "slower") if METRICS[metric].unit in TIMES else ("better", "worse")
-    return words[0] if (high < 1.0) == falls else words[1]
+    return words[0] if (high < 1.0) == (direction == "lower") else words[1]

@@ -67,20 +67,20 @@ def rows(found: Iterable[Effect]) -> list[tuple[str, ...]]:
         return one.workload, one.backend, one.setting
 
     return [
-        _row(name, backend, f" {setting}" if several else "", list(group))
+        _row(f"{name} {setting}" if several else name, backend, list(group))
         for (name, backend, setting), group in groupby(sorted(found, key=cell), key=cell)
     ]
 
 
-def _row(name: str, backend: str, setting: str, group: Sequence[Effect]) -> tuple[str, ...]:
-    unit = _unit(name)
+def _row(title: str, backend: str, group: Sequence[Effect]) -> tuple[str, ...]:
+    unit = _unit(group[0].workload)
     plain = [one for one in group if one.variant == PLAIN]
     mark = "*" if any(one.contended for one in group) else ""
     told = [_told([one for one in group if one.variant == v.name], unit) for v in VARIANTS[1:]]
     prices = [one.plain_usd for one in plain if one.plain_usd is not None]
     paid = usd(median(prices)) if prices else "1"
     target = quality(median(one.target for one in plain), unit=unit)
-    return name + setting, backend + mark, str(len(plain)), target, paid, *told
+    return title, backend + mark, str(len(plain)), target, paid, *told
 
 
 def _unit(name: str) -> str:

@@ -6,7 +6,6 @@ guessed from a similar name, so its runs have no MFU.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -17,7 +16,7 @@ from harness.cells import BACKENDS, PRECISIONS
 from harness.errors import ResultsError
 from harness.schema import Peak
 from harness.schema_json import decode
-from harness.store import spelled
+from harness.store import spelled, write_json
 
 
 @dataclass(frozen=True)
@@ -160,13 +159,8 @@ def peaks_of(results: Path, machine: str) -> dict[str, Peak]:
 def write_peaks(results: Path, measured: Measured) -> Path:
     """Store what was measured in place of an earlier measurement; returns the file."""
     path = peaks_file(results, measured.machine)
-    unfinished = path.with_suffix(".unfinished")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        unfinished.write_text(
-            json.dumps(asdict(measured), indent=1, allow_nan=False) + "\n", encoding="utf-8"
-        )
-        unfinished.replace(path)
+        write_json(path, asdict(measured))
     except OSError as error:
         raise ResultsError(
             f"The measured peaks cannot be written to {spelled(path)}: {error.strerror}. "

@@ -209,9 +209,9 @@ def text(found: Replay) -> str:
 
 def _verdict(found: Replay) -> str:
     ended = f"{found.published.status!r} then, {found.again.status!r} now."
-    if found.again.status in NOT_TRIED and found.reproduced is None:
-        return f"No verdict: {ended} {found.again.reason}"
     if found.again.status != found.published.status:
+        if found.reproduced is None:
+            return f"No verdict: {ended} {found.again.reason}"
         return f"Not reproduced: {ended}"
     if found.ratio is None:
         return f"It ended as it did then: {ended}"

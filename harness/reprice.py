@@ -42,35 +42,28 @@ def repriced(
     """
     if wish.price and wish.price not in book:
         raise no_such_price(wish.price)
-    own = frame["price"].astype(str)
-    wanted = {name: wish(name) for name in own.unique()}
-    found = {name: book[other] for name, other in wanted.items() if other in book}
-    notices = [_missing(other, book) for name, other in wanted.items() if other not in book]
+    runs = list(zip(frame["price"].astype(str), frame["device"].astype(str), strict=True))
+    wanted = {run: wish(run[0]) for run in dict.fromkeys(runs)}
+    found = {
+        (own, device): book[other]
+        for (own, device), other in wanted.items()
+        if other in book and covers(book[other], device)
+    }
+    notices = list(
+        dict.fromkeys(
+            _uncovered(book[other], run[1]) if other in book else _missing(other, book)
+            for run, other in wanted.items()
+            if run not in found
+        )
+    )
     if not found:
         raise UsageError(notices[0] if notices else "The results hold no runs.")
     again = frame.copy()
     for name, get in _PRICE_COLUMNS.items():
-        texts = {key: get(found[key]) if key in found else "" for key in wanted}
-        again[name] = own.map(texts).astype("category")
-    devices = again["device"].astype(str)
-    pairs = set(zip(own, devices, strict=True))
-    bought = {(key, device) for key, device in pairs if key in found and covers(found[key], device)}
-    notices += [
-        f"{device} cells have no cost: {found[key].id} has {found[key].accelerator}."
-        for key, device in sorted(pairs - bought)
-        if key in found
-    ]
-    if not bought:
-        raise UsageError(notices[0])
-    rates = pd.Series(
-        [
-            found[key].usd_per_hour if (key, device) in bought else nan
-            for key, device in zip(own, devices, strict=True)
-        ],
-        index=again.index,
-        dtype=float,
-    )
-    again["price_usd_per_hour"] = rates
+        texts = [get(found[run]) if run in found else "" for run in runs]
+        again[name] = pd.Categorical(texts)
+    rates = pd.Series([found[run].usd_per_hour if run in found else nan for run in runs])
+    again["price_usd_per_hour"] = rates.to_numpy(float)
     for metric, (seconds, figures) in PRICED.items():
         again[metric] = _costs(seconds(*(again[figure] for figure in figures)), rates)
     return again, notices
@@ -88,6 +81,10 @@ def _costs(seconds: pd.Series[float], rates: pd.Series[float]) -> list[float]:
         float(cost_usd(second, rate)) if isfinite(second) and isfinite(rate) else nan
         for second, rate in zip(seconds.tolist(), rates.tolist(), strict=True)
     ]
+
+
+def _uncovered(price: Price, device: str) -> str:
+    return f"{device} cells have no cost: {price.id} has {price.accelerator}."
 
 
 def _missing(wanted: str, book: Mapping[str, Price]) -> str:

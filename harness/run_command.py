@@ -123,8 +123,10 @@ def _protocol(request: Request, extras: runner.Extras) -> Protocol:
 
 def _tell_unpriced(price: Price | None, cells: Sequence[Cell], say: Say) -> None:
     """Which cells the price is not for, before hours are spent."""
-    devices = sorted({cell.device for cell in cells if price and not covers(price, cell.device)})
-    if price and devices:
+    if price is None:
+        return
+    devices = sorted({cell.device for cell in cells if not covers(price, cell.device)})
+    if devices:
         say(
             f"Cells on {' and '.join(devices)} will have no cost: {price.id} is of "
             f"{price.accelerator}. Name a price with --price ID, or later with `epochmark reprice`."

@@ -5,15 +5,17 @@ A file is only ever appended to, by its own session; `harness.schema_json` says 
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from fcntl import LOCK_EX, LOCK_NB, flock
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 from harness.errors import ResultsError, UsageError
 from harness.schema import Run, Session
@@ -143,6 +145,17 @@ def results_files(results: Path, wanted: Sequence[str] = ()) -> list[Path]:
             "Measure some with `epochmark run --plan quick`."
         )
     return found
+
+
+def write_json(path: Path, fields: Mapping[str, Any]) -> None:
+    """Write a file of one strict JSON object, whole or not at all: others may read it meanwhile.
+
+    Raises OSError where it cannot be written.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new = path.with_suffix(".new")
+    new.write_text(json.dumps(fields, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    new.replace(path)
 
 
 def read_file(path: Path) -> ResultsFile:

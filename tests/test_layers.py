@@ -271,7 +271,7 @@ WRITERS = {
     "harness/report/asvpages.py": "asv's results and pages of the report, beside its others",
     "harness/report/build.py": "the report, to the folder that the user names",
     "harness/reference.py": "a workload's reference.json, for developers",
-    "harness/store.py": "results files",
+    "harness/store.py": "results files, and the other JSON files of the results folder",
     "harness/stages.py": "a training checkpoint, through harness/checkpoint.py",
     "harness/table.py": "the tables' cache, into the cache folder",
     "harness/trackers/wandb.py": "a run's files, into the folder that the user names",
@@ -281,7 +281,7 @@ WRITERS = {
 }
 WRITING = {
     "write", "write_text", "write_bytes", "writelines", "touch", "savez", "save", "dump",
-    "to_parquet", "write_table", "symlink_to", "hardlink_to", "copyfile",
+    "to_parquet", "write_table", "symlink_to", "hardlink_to", "copyfile", "write_json",
 }  # fmt: skip
 
 
@@ -290,7 +290,7 @@ def writes(tree: ast.AST) -> list[str]:
     found = []
     for node in ast.walk(tree):
         if isinstance(node, ast.Call):
-            name = node.func.attr if isinstance(node.func, ast.Attribute) else ""
+            name = ast.unparse(node.func).rpartition(".")[2]
             if name in WRITING or set(open_mode(node)) & set("wax+"):
                 found.append(ast.unparse(node.func))
     return found
@@ -316,6 +316,7 @@ def open_mode(call: ast.Call) -> str:
         "os.fdopen(1, 'wb')",
         "path.write_text('')",
         "os.write(1, b'')",
+        "write_json(path, {})",
     ],
 )
 def test_the_search_for_writes_sees(code: str) -> None:

@@ -272,6 +272,16 @@ def published(results: Path, **changes: object) -> Run:
     return run
 
 
+TIMES = in_pairs(0.1, 0.102, 0.098, 0.101)
+
+
+def published_with_floor(results: Path) -> Run:
+    """On a machine whose processes of the cell differ by some two percent."""
+    run = published(results)
+    write_floors(results, "m", {run.cell: replace(FLOOR, step_times_s=TIMES)})
+    return run
+
+
 def replayed(results: Path, name: str = "old:r0001") -> replay.Replay:
     return replay.replay(name, results, weights=None, say=lambda line: None)
 
@@ -282,9 +292,7 @@ def replayed(results: Path, name: str = "old:r0001") -> replay.Replay:
 def test_within_the_floor_is_reproduced(
     tmp_path: Path, worker: Callable[..., list[Job]], step_s: float, reproduced: bool
 ) -> None:
-    run = published(tmp_path)
-    floor = replace(FLOOR, step_times_s=in_pairs(0.1, 0.102, 0.098, 0.101))
-    write_floors(tmp_path, "m", {run.cell: floor})
+    run = published_with_floor(tmp_path)
     jobs = worker(step_s)
     found = replayed(tmp_path)
     assert found.reproduced == reproduced
@@ -299,9 +307,7 @@ def test_a_machine_that_was_slow_for_a_while_is_tried_again(
     tmp_path: Path, worker: Callable[..., list[Job]]
 ) -> None:
     """Nothing of the record tells such a while; two failed attempts are told, not believed."""
-    run = published(tmp_path)
-    floor = replace(FLOOR, step_times_s=in_pairs(0.1, 0.102, 0.098, 0.101))
-    write_floors(tmp_path, "m", {run.cell: floor})
+    published_with_floor(tmp_path)
     jobs = worker(0.0165, 0.0163, 0.0101, 0.0165)
     found = replayed(tmp_path)
     assert [attempt.metrics["step_time_s"] for attempt in found.attempts] == [
@@ -355,9 +361,7 @@ def test_an_attempt_that_fails_after_one_that_missed_is_what_is_told() -> None:
 def test_the_closest_of_attempts_that_all_missed_is_told(
     tmp_path: Path, worker: Callable[..., list[Job]]
 ) -> None:
-    run = published(tmp_path)
-    floor = replace(FLOOR, step_times_s=in_pairs(0.1, 0.102, 0.098, 0.101))
-    write_floors(tmp_path, "m", {run.cell: floor})
+    published_with_floor(tmp_path)
     worker(0.0165, 0.0140, 0.0151)
     found = replayed(tmp_path)
     assert found.reproduced is False
@@ -367,13 +371,11 @@ def test_the_closest_of_attempts_that_all_missed_is_told(
 def test_the_floor_has_what_the_machine_does_between_sessions(
     tmp_path: Path, worker: Callable[..., list[Job]]
 ) -> None:
-    run = published(tmp_path)
-    times = in_pairs(0.1, 0.102, 0.098, 0.101)
-    write_floors(tmp_path, "m", {run.cell: replace(FLOOR, step_times_s=times)})
+    published_with_floor(tmp_path)
     worker(0.0118)
     assert replayed(tmp_path).reproduced is False
     levels = (1.0, 1.06, 0.95, 1.03, 0.96, 1.05, 0.99, 0.94)
-    figures = tuple(tuple(level * time for time in times) for level in levels)
+    figures = tuple(tuple(level * time for time in TIMES) for level in levels)
     write_sessions(tmp_path, "m", {"another cell": made(figures)})
     assert replayed(tmp_path).reproduced is True
 
@@ -456,6 +458,12 @@ def test_every_difference_of_the_environments_is_told(
     [
         ("ok", "oom", False, "Not reproduced: 'ok' then, 'oom' now."),
         ("oom", "oom", None, "It ended as it did then: 'oom' then, 'oom' now."),
+        (
+            "unavailable",
+            "unavailable",
+            None,
+            "It ended as it did then: 'unavailable' then, 'unavailable' now.",
+        ),
     ],
 )
 def test_a_status_is_part_of_what_is_reproduced(

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from harness.statistics import (
     ALPHA,
@@ -140,18 +141,32 @@ def test_the_mean_over_cells_alarms_no_more_often_when_rounds_drift(
 ) -> None:
     """Cells of one round share what the machine did: as many cells make it no surer."""
     random = np.random.default_rng(12)
-    alarms, rounds = 0, 1000
-    for _ in range(rounds):
+
+    def cells() -> list[Sides]:
         moved = random.normal(0, drift, (2, 5))
         if same_rounds:
             moved[1] = moved[0]
         names = [f"{'' if same_rounds else side}{number}" for side in "ab" for number in range(5)]
-        cells = []
-        for _cell in range(10):
-            logs = moved + random.normal(0, 0.02, (2, 5))
-            sides = [list(zip(names[5 * s :][:5], np.exp(logs[s]), strict=True)) for s in (0, 1)]
-            cells.append((sides[0], sides[1]))
-        found = mean_difference(cells)
+        logs = [moved + random.normal(0, 0.02, (2, 5)) for _ in range(10)]
+        return [sides(names[:5], names[5:], np.exp(one)) for one in logs]
+
+    alarms_as_rarely_as_said(cells)
+
+
+Sides = tuple[list[tuple[str, float]], list[tuple[str, float]]]
+"""A cell's baseline and contender: figures with their rounds."""
+
+
+def sides(one: list[str], other: list[str], figures: NDArray[np.float64]) -> Sides:
+    baseline, contender = figures.tolist()
+    return list(zip(one, baseline, strict=True)), list(zip(other, contender, strict=True))
+
+
+def alarms_as_rarely_as_said(draw: Callable[[], list[Sides]]) -> None:
+    """Of a thousand comparisons of cells of the same code."""
+    alarms, rounds = 0, 1000
+    for _ in range(rounds):
+        found = mean_difference(draw())
         assert found is not None
         alarms += missed(found)
     assert alarms / rounds <= ALPHA + 3 * math.sqrt(ALPHA / rounds)
@@ -164,18 +179,13 @@ def test_the_mean_over_cells_of_different_sessions_alarms_as_rarely(
 ) -> None:
     """Each cell has rounds of its own, and with them its own degrees of freedom."""
     random = np.random.default_rng(14)
-    alarms, rounds = 0, 1000
-    for _ in range(rounds):
-        cells = []
-        for cell in range(8):
-            sides = np.exp(random.normal(0, 0.02, (2, count)))
-            names = [[f"{cell}{side * (not paired)}{n}" for n in range(count)] for side in (0, 1)]
-            one, other = (list(zip(names[s], sides[s], strict=True)) for s in (0, 1))
-            cells.append((one, other))
-        found = mean_difference(cells)
-        assert found is not None
-        alarms += missed(found)
-    assert alarms / rounds <= ALPHA + 3 * math.sqrt(ALPHA / rounds)
+
+    def drawn(cell: int) -> Sides:
+        one, other = ([f"{cell} {s} {n}" for n in range(count)] for s in "ab")
+        figures = np.exp(random.normal(0, 0.02, (2, count)))
+        return sides(one, one if paired else other, figures)
+
+    alarms_as_rarely_as_said(lambda: list(map(drawn, range(8))))
 
 
 def test_identical_figures_do_not_differ_by_rounding() -> None:

@@ -407,19 +407,22 @@ while True:
         process.wait()
 
 
+def _mine() -> pd.DataFrame:
+    """The runs of this machine."""
+    runs = load_table(RESULTS).frame
+    return runs[runs["machine"] == machine_name()]
+
+
 def main() -> None:
     what, *arguments = sys.argv[1:]
     if what == "alarms":
         record(what, alarms(read_floors(RESULTS, machine_name())))
     elif what == "halves":
-        runs = load_table(RESULTS).frame
-        mine = runs[runs["machine"] == machine_name()]
+        mine = _mine()
         record(what, halves(replicated(mine)))
         record("between", between(sessions_of(mine)))
     elif what == "foretold":
-        runs = load_table(RESULTS).frame
-        mine = runs[runs["machine"] == machine_name()]
-        record(what, foretold(sessions_of(mine), recorded("planted")))
+        record(what, foretold(sessions_of(_mine()), recorded("planted")))
     elif what == "contended":
         text, percent, pairs = arguments
         cell = parse_cell(text, list(workloads()))

@@ -9,6 +9,7 @@ from typing import Any
 from harness.clock import utc_now
 from harness.probes import machine_name
 from harness.runner import suite_commit
+from harness.store import write_json
 
 RESULTS = Path(__file__).parents[2] / "results"
 
@@ -19,13 +20,12 @@ def record(name: str, part: dict[str, Any], *, key: str = "", book: str = "calib
     With `key` the part is one of several, and takes the place of the one with the same value there.
     """
     path = _path(book)
-    path.parent.mkdir(parents=True, exist_ok=True)
     found = _read(path)
     dated = {"as_of": utc_now()[:10], "suite_commit": suite_commit(), **part}
     found["machine"] = machine_name()
     others = [other for other in found.get(name, []) if other.get(key) != part[key]] if key else []
     found[name] = [*others, dated] if key else dated
-    path.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    write_json(path, found)
     print(json.dumps({k: v for k, v in dated.items() if not isinstance(v, list)}, indent=1))
 
 

@@ -42,9 +42,6 @@ STANDARD = Scale(
     forward_flops=213_376,
     training_flops=640_128,
 )
-FULL_RATE = Optimizer(
-    "Adam", {"learning_rate": 5e-4, "epsilon": 1e-8}
-)  # MLPerf's, whose data it is
 
 WORKLOAD = Workload(
     name="recommender",
@@ -86,7 +83,8 @@ WORKLOAD = Workload(
             baseline=("popularity ranking", None),
             quality_bounds=(0.5, 0.75),
             quality_target=0.635,  # HR@10 among 999 films, MLPerf training v0.5
-            optimizer=FULL_RATE,
+            # MLPerf's rate, for the data that it was chosen on.
+            optimizer=Optimizer("Adam", {"learning_rate": 5e-4, "epsilon": 1e-8}),
             gate_scale="standard",
         ),
     },
