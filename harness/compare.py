@@ -22,6 +22,7 @@ from harness.cells import AXES
 from harness.drift import Drifts
 from harness.errors import UsageError, unknown
 from harness.metrics import METRICS, OF_TIME, better
+from harness.paths import LOST, SEEN
 from harness.ranking import UNRANKED, rankable
 from harness.statistics import ALPHA, Difference, Rounds, Variance
 
@@ -34,8 +35,9 @@ PAIRS = 8
 
 TIMES = ("s", "examples/s")  # units of which "faster" and "slower" are said
 
-# What a backend says about itself, or what comes out of a run, is no setting of it.
-_OUTCOMES = frozenset({"other_frameworks_loaded", "parameters"})
+# What a backend says about itself, or what comes out of a run, is no setting of it. A framework
+# that takes another kernel than before is what a comparison is for, so it is told and not refused.
+_OUTCOMES = frozenset({"other_frameworks_loaded", "parameters", LOST, *SEEN})
 # What is set alike under every backend; the rest is a backend's own way, such as its kernels.
 _OF_EVERY_BACKEND = frozenset(
     {"matmul_precision", "dtype_policy", "variable_dtype", "input_pipeline", "input_workers"}
@@ -94,7 +96,7 @@ class Comparison:
 
     Bonferroni: with `alpha_per_cell` each, the cells together keep `alpha`. Sides are `apart` if
     they were measured in other sessions; the intervals have what the machines did between them,
-    unless they are `unknown`.
+    unless they are `unknown`. `kernels` are those that differ between the sides, in words.
     """
 
     metric: str
@@ -108,6 +110,7 @@ class Comparison:
     mean: Difference | None
     apart: bool
     unknown: tuple[str, ...]
+    kernels: tuple[str, ...] = ()
 
 
 def compare(
@@ -139,13 +142,15 @@ def compare(
     pairs = {name: (groups[0][name], groups[1][name]) for name in common}
     _refuse(pairs, crossed, metric, across)
     every = [_named(side, crossed) for side in (baseline, contender)]
+    titled = {_title(pair, crossed): pair for pair in pairs.values()}
     return _judged(
         metric,
-        {_title(pair, crossed): pair for pair in pairs.values()},
+        titled,
         drifts or {},
         alpha,
         only=(_alone(*every), _alone(*every[::-1])),
         uncompared=tuple(_uncompared((baseline, contender), every, groups, metric)),
+        kernels=() if "backend" in crossed else tuple(_kernels(titled)),
         left_out=len(baseline) + len(contender) - sum(map(len, kept)),
     )
 
@@ -238,6 +243,17 @@ def _settings(row: Kind, crossed: Sequence[str]) -> dict[str, str]:
     if "precision" in crossed:
         kept -= _OF_A_PRECISION
     return {name: found[name] for name in kept}
+
+
+def _kernels(pairs: Pairs) -> Iterator[str]:
+    """Which kernels, of those that both sides' records tell, are not the same on both."""
+    for name, sides in pairs.items():
+        told = [[_read(str(kind["numerics"])) for kind in side.kinds.values()] for side in sides]
+        for kernel in sorted(SEEN):
+            one, other = ({r[kernel] for r in side if kernel in r} for side in told)
+            if one and other and one != other:
+                was, now = (" or ".join(map(repr, sorted(side))) for side in (one, other))
+                yield f"{kernel} of {name} is {was} in the baseline, {now} in the contender"
 
 
 @cache
@@ -450,6 +466,7 @@ def _judged(
     only: tuple[Any, Any] = ((), ()),
     uncompared: tuple[Uncompared, ...] = (),
     left_out: int = 0,
+    kernels: tuple[str, ...] = (),
 ) -> Comparison:
     drifts = drifts if metric in OF_TIME else {}
     figures = {name: _figures(*pair, drifts) for name, pair in pairs.items()}
@@ -475,8 +492,9 @@ def _judged(
     moved = _moved(list(pairs.values()))
     unknown = tuple(sorted(moved.keys() - drifts.keys()))
     return Comparison(
-        metric, rows, alpha, per_cell, *only, uncompared, left_out, mean, bool(moved), unknown
-    )
+        metric, rows, alpha, per_cell, *only, uncompared, left_out, mean, bool(moved), unknown,
+        kernels,
+    )  # fmt: skip
 
 
 def _mean(sides: Sequence[tuple[Side, Side]], drifts: Drifts) -> Difference | None:

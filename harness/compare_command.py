@@ -119,6 +119,8 @@ def _notes(found: Comparison) -> list[str]:
             f"would be found in {100 * POWER:g} % of attempts whose processes differ as these do; "
             "those of another hour may differ more."
         )
+    if found.kernels:
+        notes.append(f"Other kernels were taken: {'; '.join(found.kernels)}.")
     if found.apart:
         notes.append(f"The sides were measured at different times: {_apart(found)}.")
     if any("one process" in row.verdict for row in found.rows):
@@ -197,6 +199,7 @@ def as_json(found: Comparison) -> str:
             "left_out": found.left_out,
             "apart": found.apart,
             "unknown_drift": found.unknown,
+            "kernels": found.kernels,
         }
     )
 

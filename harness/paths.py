@@ -31,6 +31,19 @@ FUSED = {
 
 PLAIN = {"lstm": "a loop over the steps", "attention": "written out as matrix products"}
 
+LAYOUT = "convolution"
+"""The kind of layer whose path is how the images lie in memory that it gets, such as NHWC."""
+
+CONVOLUTIONS = {
+    "tensorflow": "Conv2D",
+    "jax": "conv_general_dilated",
+    "torch": "aten::convolution",
+}
+"""Names of the forward convolution, after which a backend says the layout of the images it gets."""
+
+LAYOUTS = {"channels_last": "NHWC", "channels_first": "NCHW"}
+"""Keras's image formats in the frameworks' letters: examples, channels, height and width."""
+
 EXPECTED = frozenset(
     {
         ("attention", "torch", "cpu"),
@@ -55,13 +68,24 @@ EAGER = "eager"
 LOST = "lost_fast_paths"
 """The setting in a record that names the expected paths that were not taken; else it is absent."""
 
+SEEN = frozenset({*FUSED, LAYOUT})
+"""Settings in a record that nobody set: they tell what a framework chose to run."""
+
 
 def taken(kinds: Iterable[str], backend: str, operations: Collection[str]) -> dict[str, str]:
     """For each kind of layer: the fused operation that was run, or what was run in its place."""
     return {kind: _one(kind, backend, operations) for kind in kinds}
 
 
+def _layout(backend: str, operations: Collection[str]) -> str:
+    start = f"{CONVOLUTIONS[backend]} "
+    found = sorted(name.removeprefix(start) for name in operations if name.startswith(start))
+    return ", ".join(found) or "unknown"
+
+
 def _one(kind: str, backend: str, operations: Collection[str]) -> str:
+    if kind == LAYOUT:
+        return _layout(backend, operations)
     fused = sorted(name for name in operations if name.startswith(FUSED[kind][backend]))
     return f"fused: {fused[0]}" if fused else PLAIN[kind]
 
@@ -98,12 +122,17 @@ def execution(configured: Mapping[str, str], *, python_ran: bool) -> dict[str, s
 
 
 def lost(settings: Mapping[str, str], kinds: Iterable[str], backend: str, device: str) -> list[str]:
-    """The expected paths that the record's settings do not show; `device` is a kind of device."""
-    found = [
-        kind
-        for kind in kinds
-        if (kind, backend, device) in EXPECTED and settings.get(kind) == PLAIN[kind]
-    ]
+    """The expected paths that the record's settings do not show; `device` is a kind of device.
+
+    Images are expected to reach a convolution as they are declared: else a copy was put between.
+    """
+
+    def missing(kind: str) -> bool:
+        if kind == LAYOUT:
+            return settings.get(kind) != LAYOUTS[settings["image_data_format"]]
+        return (kind, backend, device) in EXPECTED and settings.get(kind) == PLAIN[kind]
+
+    found = [kind for kind in kinds if missing(kind)]
     if backend in COMPILED and settings.get("execution") == EAGER:
         found.append("execution")
     return found

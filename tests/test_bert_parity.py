@@ -7,6 +7,8 @@ BertModel on torch with its plain attention.
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -20,12 +22,20 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
+from harness import data as stored_data
 from harness.cache import cache_folder
 from harness.cells import BACKENDS
 from harness.downloads import PypiPackage
 from harness.errors import DataError
+from harness.store import read_file
 from harness.workload import Scale
-from tests.workers import answer, finished
+from tests.workers import (
+    ROOT,
+    answer,
+    finished,
+    planted_workload,
+    show_workers_the_planted_workloads,
+)
 from workloads.bert import WORKLOAD, Architecture, checkpoint, data
 
 STYLES = ("sequential", "functional", "subclassing")
@@ -302,6 +312,28 @@ def test_the_sizes_are_read_from_the_config(tmp_path: Path) -> None:
     assert len(checkpoint.read(stored(tmp_path, tiny()), TINY)) > 0
 
 
+def epochmark_run(results: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """`epochmark run` as a process of its own."""
+    return subprocess.run(
+        [sys.executable, "-m", "harness.cli", "run", "--results", str(results), *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_the_command_refuses_weights_that_do_not_fit_before_it_measures(tmp_path: Path) -> None:
+    weights, results = stored(tmp_path, tiny()), tmp_path / "results"
+    cell = "bert/standard/train/jax/float32/functional/cpu"
+    done = epochmark_run(results, "--only", cell, "--weights", str(weights))
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "Error: 'model.safetensors' has 2 encoder layers, expected 12: the scale's architecture.\n"
+    )
+    assert not results.exists()
+
+
 # The published model in every style on every backend
 
 MINILM = PypiPackage(
@@ -426,3 +458,43 @@ def test_training_drops_where_bert_drops(backend: str, published: Path, work: Pa
 def test_bert_base_has_its_published_parameters(published: Path, work: Path) -> None:
     seen = child("torch", published, work)["parameters"]
     assert seen == {style: {"bert": 109_482_240, "classifier": 1538} for style in STYLES}
+
+
+# Fine-tuning from published weights, whole
+
+MAJORITY = 0.55
+"""No class has more of the held-out sentences."""
+
+
+@pytest.fixture(scope="module")
+def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache with the sentences of the planted workload, and those of its gate."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        smoke = stored_data.fetch(WORKLOAD, "smoke")
+        patch.setenv("EPOCHMARK_CACHE", str(folder))
+        plant = planted_workload("minilm:MINILM")
+        stored_data._save(smoke, folder / stored_data._cache_name(plant, "smoke"))
+        stored_data.fetch(plant, "standard")
+    return folder
+
+
+@pytest.mark.frameworks
+@each_backend
+def test_published_weights_are_fine_tuned_by_the_command(
+    backend: str, published: Path, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """64 steps from the published weights teach what 64 steps from random ones do not."""
+    show_workers_the_planted_workloads(monkeypatch, own_cache)
+    monkeypatch.setenv(
+        "EPOCHMARK_DATA", str(own_cache)
+    )  # the cell says that its data is the owner's
+    cell = f"planted_minilm/standard/train/{backend}/float32/functional/cpu"
+    done = epochmark_run(tmp_path, "--only", cell, "--weights", str(published / FILE), "--strict")
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = read_file(next(tmp_path.rglob("*.jsonl"))).runs
+    assert run.gate.outcome == "passed"
+    assert run.protocol.weights_digest
+    (epoch,) = run.samples.epochs
+    print(backend, epoch)
+    assert epoch.quality["accuracy"] > 0.75

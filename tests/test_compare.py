@@ -15,8 +15,9 @@ from typer.testing import CliRunner
 
 from harness.cli import app
 from harness.compare import Comparison, compare
-from harness.compare_command import side
+from harness.compare_command import as_json, side, text
 from harness.errors import EpochmarkError, UsageError
+from harness.paths import LOST, PLAIN
 from harness.schema import Block, Contention, Energy, Protocol, Run, Samples
 from tests.records import CELL, SAMPLES, failed_run, make_run, write_session
 
@@ -304,6 +305,21 @@ def test_energies_of_different_counters_are_not_compared(tmp_path: Path) -> None
         f"Not comparable: energy ('nvml' and 'rapl+nvml' in {CELL}). "
         "To compare nevertheless, add --across energy."
     )
+
+
+def test_another_kernel_is_told_and_not_refused(tmp_path: Path) -> None:
+    """As when a framework falls back to a slow form: the very thing that a comparison is for."""
+    fused = "fused: aten::_cudnn_rnn"
+    session(tmp_path, ONE, FAST, numerics={"jit": "on", "lstm": fused})
+    loop = {"lstm": PLAIN["lstm"], LOST: "lstm", "convolution": "NHWC"}
+    session(tmp_path, OTHER, SLOW, numerics={"jit": "on", **loop})
+    found = both(tmp_path)
+    assert only_row(found).verdict == "slower"
+    told = f"lstm of {CELL} is {fused!r} in the baseline, 'a loop over the steps' in the contender"
+    assert found.kernels == (told,)
+    assert f"Other kernels were taken: {told}." in " ".join(text(found).split())
+    assert json.loads(as_json(found))["kernels"] == [told]
+    assert both(tmp_path, ONE, ONE).kernels == ()
 
 
 def test_every_key_that_differs_is_named(tmp_path: Path) -> None:

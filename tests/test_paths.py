@@ -10,7 +10,19 @@ import pytest
 from harness import data
 from harness.cache import cache_folder
 from harness.cells import BACKENDS, DEVICE_KINDS, Cell
-from harness.paths import COMPILED, EAGER, EXPECTED, FUSED, LOST, PLAIN, execution, lost, taken
+from harness.paths import (
+    COMPILED,
+    CONVOLUTIONS,
+    EAGER,
+    EXPECTED,
+    FUSED,
+    LAYOUT,
+    LOST,
+    PLAIN,
+    execution,
+    lost,
+    taken,
+)
 from harness.registry import workload
 from tests.workers import (
     GATE_CELLS,
@@ -30,6 +42,10 @@ ON_A_CPU: Mapping[tuple[str, str], str] = {
     ("lstm", "tensorflow"): PLAIN["lstm"],
     ("lstm", "jax"): PLAIN["lstm"],
     ("lstm", "torch"): PLAIN["lstm"],
+    # Keras gives torch permuted views, which lie in memory as declared: nothing is copied.
+    ("convolution", "tensorflow"): "NHWC",
+    ("convolution", "jax"): "NHWC",
+    ("convolution", "torch"): "NHWC",
 }
 
 
@@ -65,8 +81,26 @@ def test_expected_are_the_fused_lstm_of_every_gpu_and_torchs_attention() -> None
     assert {backend for kind, backend, _ in EXPECTED if kind == "lstm"} == set(BACKENDS)
 
 
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_images_that_are_turned_before_a_convolution_are_seen(backend: str) -> None:
+    name = CONVOLUTIONS[backend]
+    last = {"image_data_format": "channels_last"}
+    for ways, said, missing in (
+        (["NHWC"], "NHWC", []),
+        (["NCHW"], "NCHW", [LAYOUT]),
+        (["NHWC", "NCHW"], "NCHW, NHWC", [LAYOUT]),
+        ([], "unknown", [LAYOUT]),
+    ):
+        found = taken([LAYOUT], backend, {name, "add", *(f"{name} {way}" for way in ways)})
+        assert found == {LAYOUT: said}
+        assert lost(last | found, [LAYOUT], backend, "cpu") == missing
+    first = {"image_data_format": "channels_first", LAYOUT: "NCHW"}
+    assert lost(first, [LAYOUT], backend, "cpu") == []
+    assert lost(last, ["attention"], backend, "cpu") == [], "without convolutions"
+
+
 def test_what_expected_says_of_a_cpu_is_what_is_seen_there() -> None:
-    fused = {pair for pair, found in ON_A_CPU.items() if found != PLAIN[pair[0]]}
+    fused = {pair for pair, found in ON_A_CPU.items() if found != PLAIN.get(pair[0], found)}
     assert {(kind, backend) for kind, backend, device in EXPECTED if device == "cpu"} == fused
 
 
@@ -130,6 +164,15 @@ def test_attention_that_is_written_out_is_seen(
     assert found["attention"] == PLAIN["attention"]
     assert found[LOST] == "attention"
     assert ON_A_CPU["attention", "torch"] != PLAIN["attention"]
+
+
+@pytest.mark.frameworks
+def test_images_that_are_copied_before_each_convolution_are_seen(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = planted("COPIED", "resnet50", "torch", tmp_path, monkeypatch)
+    assert found[LAYOUT] == "NCHW"
+    assert found[LOST] == LAYOUT
 
 
 def planted(

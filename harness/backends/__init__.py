@@ -54,6 +54,7 @@ class Trainer(Protocol):
     def operations(self, placed: Any, *, training: bool) -> frozenset[str]:
         """Names of the operations that a step on a batch, or inference on inputs, runs.
 
+        A convolution's name is followed by the layout of its images, such as `Conv2D NHWC`.
         It may run the step once more: the caller restores the state.
         """
 

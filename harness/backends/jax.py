@@ -231,12 +231,26 @@ def _primitives(function: Any, *arguments: Any) -> frozenset[str]:
         for part in value if isinstance(value, list | tuple) else (value,):
             program = getattr(part, "jaxpr", part)  # a closed program holds the plain one
             for equation in getattr(program, "eqns", ()):
-                found.add(equation.primitive.name)
+                found.add(_named(equation))
                 for parameter in equation.params.values():
                     look_into(parameter)
 
     look_into(jax.make_jaxpr(function)(*arguments))
     return frozenset(found)
+
+
+def _named(equation: Any) -> str:
+    """A primitive's name, of a forward convolution with its layout.
+
+    In the gradient of a kernel examples and channels change places, and examples come last.
+    """
+    name = str(equation.primitive.name)
+    if name != "conv_general_dilated":
+        return name
+    examples, channels, *pixels = equation.params["dimension_numbers"].lhs_spec
+    letters = dict(zip((examples, channels, *pixels), "NCHW", strict=True))
+    layout = "".join(letters[place] for place in range(len(letters)))
+    return f"{name} {layout}" if examples == 0 else name
 
 
 def fit_trainer(model: Any) -> FitTrainer:

@@ -223,7 +223,14 @@ def _operations(function: Any, *arguments: Any) -> frozenset[str]:
     """Kinds of the nodes in the function's graph and in the graphs that it calls."""
     graph = function.get_concrete_function(*arguments).graph.as_graph_def()
     called = (node for inner in graph.library.function for node in inner.node_def)
-    return frozenset(node.op for node in (*graph.node, *called))
+    return frozenset(map(_named, (*graph.node, *called)))
+
+
+def _named(node: Any) -> str:
+    """A node's kind, of a convolution with its layout."""
+    if node.op != "Conv2D":
+        return str(node.op)
+    return f"{node.op} {node.attr['data_format'].s.decode()}"
 
 
 def fit_trainer(model: Any) -> FitTrainer:

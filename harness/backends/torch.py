@@ -159,8 +159,20 @@ class _Noted(TorchDispatchMode):
         self.names: set[str] = set()
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        self.names.add(func.name())
+        self.names.add(_named(func.name(), args))
         return func(*args, **(kwargs or {}))
+
+
+def _named(name: str, arguments: Any) -> str:
+    """An operation's name, of a convolution with its layout: Keras gives it permuted views."""
+    if name != "aten::convolution":
+        return name
+    images = arguments[0]
+    first = images.is_contiguous()
+    last = images.is_contiguous(memory_format=torch.channels_last)
+    if first and last:
+        return name  # of one channel or of one pixel: both are the same
+    return f"{name} {'NCHW' if first else 'NHWC' if last else 'strided'}"
 
 
 class _Shared:

@@ -107,6 +107,7 @@ WORKLOAD = Workload(
         ),
     },
     module=__name__,
+    fast_paths=("convolution",),
     batch_statistics=True,
     initializers={r"conv\w*/kernel$": "he_normal"},
     # Activations before a normalisation are small, so that its epsilon shows; and so is what a

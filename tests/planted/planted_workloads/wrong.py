@@ -103,7 +103,20 @@ def eager(model: Any) -> None:
     model.functional = eagerly
 
 
+def copied(model: Any) -> None:
+    """The right mathematics on images that are brought into torch's own layout first."""
+    import torch
+
+    convolve = torch.nn.functional.conv2d
+
+    def copying(images: Any, *arguments: Any, **named: Any) -> Any:
+        return convolve(images.contiguous(), *arguments, **named)
+
+    torch.nn.functional.conv2d = copying  # type: ignore[assignment]
+
+
 ATTENTION = planted("planted_attention", BERT, attention_written_out)
+COPIED = planted("planted_copied", RESNET50, copied)
 EPSILON = planted("planted_epsilon", RESNET50, epsilon)
 BIAS_MISSING = planted("planted_bias_missing", LSTM_ETA, bias_missing)
 BIAS_IGNORED = planted("planted_bias_ignored", LSTM_ETA, bias_ignored)
