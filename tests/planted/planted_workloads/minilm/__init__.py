@@ -1,0 +1,61 @@
+"""The suite's BERT at the size of all-MiniLM-L6-v2, a published BERT whose weights a package holds.
+
+No package holds those of BERT-Base. The code is that of `bert`; the gate's reference is its own.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
+from pathlib import Path
+from types import ModuleType
+
+from harness.workload import Array, DataModule, Scale, Schedule, Workload
+from workloads.bert import BASE
+from workloads.bert import WORKLOAD as BERT
+
+STEPS = 64
+ARCHITECTURE = replace(BASE, layers=6, hidden=384, feed_forward=1536)
+STANDARD = BERT.scales["standard"]
+
+FINE_TUNING = replace(
+    STANDARD,
+    reduced="all-MiniLM-L6-v2; one epoch of 1,024 sentences of at most 64 pieces",
+    epochs=1,
+    eval_batch_size=100,
+    sizes={"train_examples": 16 * STEPS, "test_examples": 500, "sequence_length": 64},
+    architecture=ARCHITECTURE,
+    gate_architecture=replace(ARCHITECTURE, dropout=0.0),
+    input_shape=(64,),
+    data_digest="",
+    optimizer=replace(
+        STANDARD.optimizer,
+        arguments={**STANDARD.optimizer.arguments, "learning_rate": 1e-4},
+        schedule=Schedule(warmup_steps=STEPS // 10, total_steps=STEPS),
+    ),
+    parameters=22_713_986,
+    # 2 L (4 H^2 + 2 L H + 2 H F) per layer, and 2 (H^2 + 2 H), as in the workload's README.
+    forward_flops=1_396_999_680,
+    training_flops=4_190_999_040,
+)
+
+
+@dataclass(frozen=True)
+class FineTuned(Workload):
+    """A workload with the code of `bert`."""
+
+    def data(self, scale: str) -> DataModule:
+        return BERT.data(scale)
+
+    def published(self, path: Path, scale: Scale) -> Mapping[str, Array]:
+        return BERT.published(path, scale)
+
+    def model(self) -> ModuleType:
+        return BERT.model()
+
+
+def planted() -> Workload:
+    facts = {field.name: getattr(BERT, field.name) for field in fields(BERT)}
+    own = {"name": "planted_minilm", "scales": {"standard": FINE_TUNING}, "module": __name__}
+    return FineTuned(**{**facts, **own})
+
+
+MINILM = planted()
