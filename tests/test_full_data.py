@@ -387,9 +387,10 @@ def test_records_hold_the_same_pictures_as_folders(root: Path) -> None:
 
 def test_the_newest_version_of_the_records_is_read(root: Path) -> None:
     folder = imagenet_records(root)
-    (folder / "5.1.0").rename(folder / "5.0.0")
-    imagenet_records(root)
-    assert "/5.1.0/" in imagenet.decode_records(folder).train.names[0]
+    for other, newest in (("5.0.0", "5.1.0"), ("10.0.0", "10.0.0")):
+        (folder / "5.1.0").rename(folder / other)
+        imagenet_records(root)
+        assert f"/{newest}/" in imagenet.decode_records(folder).train.names[0]
 
 
 def test_a_grey_pictures_values_are_known(root: Path) -> None:
@@ -554,18 +555,21 @@ def test_a_kind_without_pictures_is_refused(root: Path) -> None:
 def test_damaged_records_are_refused(root: Path) -> None:
     folder = imagenet_records(root)
     path = folder / "5.1.0" / "imagenet2012-validation.tfrecord-00000-of-00001"
+    name = f"imagenet2012/5.1.0/{path.name}"
     whole = path.read_bytes()
     second = whole.index(b"crc2") + 4
     path.write_bytes(whole[:-10])
-    refused(root, "imagenet2012", f"{path.name} is cut off, or no TFRecord file, at byte {second}")
+    refused(
+        root, "imagenet2012", f"{name} breaks off at byte {second}, expected a whole TFRecord file"
+    )
     path.write_bytes(b"<html>an error page instead of a file</html>")
-    refused(root, "imagenet2012", f"{path.name} is cut off, or no TFRecord file, at byte 0")
+    refused(root, "imagenet2012", f"{name} breaks off at byte 0, expected a whole TFRecord file")
     no_label = record(example({"image": b"x"}))
     for message in (no_label, record(b"\xff" * 9), record(b""), record(b"\x0a\x7f")):
         path.write_bytes(message)
         refused(
             root, "imagenet2012",
-            f"the record at byte 12 of {path.name} is no example of an image with its label",
+            f"the record at byte 12 of {name} is another, expected an image with its label",
         )  # fmt: skip
     path.write_bytes(b"")
     refused(root, "imagenet2012", "imagenet2012 for validation has 0 pictures, expected 2")
@@ -588,7 +592,7 @@ def test_numbers_of_records_are_read_to_the_last_bit(tmp_path: Path) -> None:
     messages = [example({"label": label, "image": content}) for label in (0, 127, 128, 999)]
     path = tmp_path / "some.tfrecord"
     path.write_bytes(b"".join(map(record, messages)))
-    found = tfrecords.pictures(path)
+    found = tfrecords.pictures(path, path.name)
     assert [picture.label for picture in found] == [0, 127, 128, 999]
     for picture in found:
         assert path.read_bytes()[picture.begin : picture.begin + picture.size] == content
@@ -604,7 +608,7 @@ def test_records_of_tensorflows_own_writer_are_read_as_tensorflow_reads_them(roo
         content = (version / name).read_bytes()
         assert pictures == [
             [picture.label, sha256(content[picture.begin :][: picture.size]).hexdigest()]
-            for picture in tfrecords.pictures(version / name)
+            for picture in tfrecords.pictures(version / name, name)
         ]
     arrays = imagenet.prepare(imagenet.decode_records(root / "imagenet2012"), IMAGENET)
     whole = imagenet.prepare(imagenet.decode_folder(folder), IMAGENET)
@@ -648,6 +652,8 @@ def test_bad_sentences_are_refused(root: Path) -> None:
     refused(root, "sst2", "sst2/train.tsv has no column 'label', expected sentence and label")
     train.write_text("")
     refused(root, "sst2", "sst2/train.tsv has no column 'sentence', expected sentence and label")
+    train.write_bytes("sentence\tlabel\ncaf\xe9\t1\n".encode("latin-1"))
+    refused(root, "sst2", "sst2/train.tsv cannot be read, expected tab-separated text in UTF-8")
 
 
 def test_a_vocabulary_of_another_size_is_refused(root: Path) -> None:
@@ -834,7 +840,12 @@ def test_bad_trip_files_are_refused(root: Path) -> None:
     folder = tlc_folder(root)
     january = folder / "yellow_tripdata_2019-01.parquet"
     whole = pd.read_parquet(january)
-    refused(root, "tlc", "tlc has no yellow_tripdata_2019-03.parquet", months=3)
+    refused(
+        root,
+        "tlc",
+        "tlc has no yellow_tripdata_2019-03.parquet, expected a file for each month",
+        months=3,
+    )
     refused(root, "tlc", "months is 1, expected 2 or more, the last one for tests", months=1)
     sentence = "test_examples is 301, expected 1 to 300, all that there are"
     refused(root, "tlc", sentence, test_examples=301)
@@ -845,12 +856,20 @@ def test_bad_trip_files_are_refused(root: Path) -> None:
         "tpep_pickup_datetime, tpep_dropoff_datetime, PULocationID, DOLocationID, trip_distance",
     )  # fmt: skip
     whole[:0].to_parquet(january)
-    refused(root, "tlc", "tlc/yellow_tripdata_2019-01.parquet holds no valid trip of its month")
+    file = "tlc/yellow_tripdata_2019-01.parquet"
+    refused(root, "tlc", f"{file} holds no valid trip, expected those of its month")
+    for column, value in (("trip_distance", "far"), ("tpep_pickup_datetime", "yesterday")):
+        whole.assign(**{column: value}).to_parquet(january)
+        refused(
+            root, "tlc",
+            f"{file} has columns of another type, expected times under tpep_pickup_datetime and "
+            "tpep_dropoff_datetime, numbers under PULocationID, DOLocationID, trip_distance",
+        )  # fmt: skip
     whole.tail(1).assign(
         tpep_pickup_datetime=pd.Timestamp("2019-01-31 23:59:00"),
         tpep_dropoff_datetime=pd.Timestamp("2019-02-01 00:09:00"),
     ).to_parquet(january)
-    refused(root, "tlc", "no trip ends before the last month, expected some for training")
+    refused(root, "tlc", "no trip in tlc ends before the last month, expected some for training")
     january.write_bytes(b"PAR1, but not really")
     refused(
         root, "tlc",
@@ -982,6 +1001,15 @@ def test_half_a_star_is_0_and_five_are_1() -> None:
     np.testing.assert_allclose(found, [0, 1 / 9, 1])
 
 
+def test_a_quoted_header_is_read_as_any_other(root: Path) -> None:
+    path = movielens_folder(root) / "ratings.csv"
+    plain = movielens.decode(path.parent)
+    header, rows = path.read_text().split("\n", 1)
+    quoted = ",".join(f'"{name}"' for name in header.split(","))
+    path.write_text(f"{quoted}\n{rows}")
+    pd.testing.assert_frame_equal(movielens.decode(path.parent), plain)
+
+
 def test_bad_ratings_are_refused(root: Path) -> None:
     path = movielens_folder(root) / "ratings.csv"
     whole = path.read_text()
@@ -989,13 +1017,15 @@ def test_bad_ratings_are_refused(root: Path) -> None:
     refused(root, "ml-20m", f"{file} has 6 users, expected 138493", users=138_493)
     refused(root, "ml-20m", f"{file} has 40 items, expected 26744", items=26_744)
     refused(root, "ml-20m", "negatives is -1, expected 0 or more", negatives=-1)
-    sentence = "a user left 20 items unrated, expected 21 or more"
+    sentence = f"a user of {file} left 20 items unrated, expected 21 or more"
     refused(root, "ml-20m", sentence, test_negatives=21)
     wanted = "userId, movieId, rating, timestamp"
     path.write_text(whole.replace("timestamp", "time"))
     refused(root, "ml-20m", f"{file} has no column 'timestamp', expected {wanted}")
     path.write_text("")
     refused(root, "ml-20m", f"{file} has no column 'userId', expected {wanted}")
+    path.write_bytes(b"PK\x03\x04\xff\xfe a zip")
+    refused(root, "ml-20m", f"{file} cannot be read, expected numbers under {wanted}")
     path.write_text(whole + "7,100,four,1\n")
     refused(root, "ml-20m", f"{file} cannot be read, expected numbers under {wanted}")
     path.write_text(whole + "6,100,5.5,1\n")

@@ -62,7 +62,11 @@ def decode(folder: Path) -> Sst2:
 def read(path: Path, vocabulary: Mapping[str, int]) -> data.Reviews:
     """The rows of a file with the columns `sentence` and `label`; quotes mean nothing in it."""
     name = f"{path.parent.name}/{path.name}"
-    header, *lines = path.read_text(encoding="utf-8").rstrip("\n").split("\n")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name} cannot be read, expected tab-separated text in UTF-8") from error
+    header, *lines = text.rstrip("\n").split("\n")
     columns = header.split("\t")
     for column in COLUMNS:
         if column not in columns:

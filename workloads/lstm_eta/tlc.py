@@ -108,12 +108,18 @@ def _trips(raw: Mapping[str, Path], month: np.datetime64) -> pd.DataFrame:
     """The month's trips: pair of zones, pickup in seconds since `EPOCH`, seconds, distance."""
     name = f"yellow_tripdata_{month}.parquet"
     if name not in raw:
-        raise ValueError(f"{FOLDER.name} has no {name}")
+        raise ValueError(f"{FOLDER.name} has no {name}, expected a file for each month")
     table = read(raw[name])
-    pickup, end = (table[column].to_numpy("datetime64[s]") for column in COLUMNS[:2])
-    origin, destination = (table[column].to_numpy(np.int64) for column in COLUMNS[2:4])
+    try:
+        pickup, end = (table[column].to_numpy("datetime64[s]") for column in COLUMNS[:2])
+        origin, destination = (table[column].to_numpy(np.int64) for column in COLUMNS[2:4])
+        distance = np.rint(table["trip_distance"].to_numpy(np.float64) * 100)
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{FOLDER.name}/{name} has columns of another type, expected times under "
+            f"{' and '.join(COLUMNS[:2])}, numbers under {', '.join(COLUMNS[2:])}"
+        ) from error
     seconds = (end - pickup).astype(np.int64)
-    distance = np.rint(table["trip_distance"].to_numpy(np.float64) * 100)
     valid = (
         (pickup >= month.astype("datetime64[s]"))
         & (pickup < (month + 1).astype("datetime64[s]"))
@@ -122,7 +128,7 @@ def _trips(raw: Mapping[str, Path], month: np.datetime64) -> pd.DataFrame:
         & ((origin >= 1) & (origin <= ZONES) & (destination >= 1) & (destination <= ZONES))
     )
     if not valid.any():
-        raise ValueError(f"{FOLDER.name}/{name} holds no valid trip of its month")
+        raise ValueError(f"{FOLDER.name}/{name} holds no valid trip, expected those of its month")
     columns = {
         "pair": origin * (ZONES + 1) + destination,
         "pickup": (pickup - EPOCH).astype(np.int64),
@@ -192,7 +198,9 @@ def _moments(values: Ints) -> tuple[float, float]:
     """Mean and standard deviation, from exact sums; a deviation of 0 becomes 1."""
     count, total, square = len(values), int(values.sum()), int(values @ values)
     if not count:
-        raise ValueError("no trip ends before the last month, expected some for training")
+        raise ValueError(
+            f"no trip in {FOLDER.name} ends before the last month, expected some for training"
+        )
     spread: float = (count * square - total * total) / (count * count)
     return total / count, spread**0.5 or 1.0
 

@@ -44,15 +44,16 @@ def decode(folder: Path) -> pd.DataFrame:
     path = folder / "ratings.csv"
     name = f"{folder.name}/{path.name}"
     wanted = ", ".join(COLUMNS)
-    with path.open(encoding="utf-8") as file:
-        present = file.readline().strip().split(",")
-    for column in COLUMNS:
-        if column not in present:
-            raise ValueError(f"{name} has no column {column!r}, expected {wanted}")
     try:
-        return pd.read_csv(path, usecols=list(COLUMNS), dtype=dict(COLUMNS))
+        missing = COLUMNS.keys() - set(pd.read_csv(path, nrows=0).columns)
+        if not missing:
+            return pd.read_csv(path, usecols=list(COLUMNS), dtype=dict(COLUMNS))
+    except pd.errors.EmptyDataError:
+        missing = set(COLUMNS)
     except ValueError as error:
         raise ValueError(f"{name} cannot be read, expected numbers under {wanted}") from error
+    first = next(column for column in COLUMNS if column in missing)
+    raise ValueError(f"{name} has no column {first!r}, expected {wanted}")
 
 
 SOURCES = (Source("MovieLens-20M in a local folder", (FOLDER,), lambda _: decode(FOLDER.path())),)
@@ -127,7 +128,10 @@ def _candidates(user: Ints, item: Ints, last: Ints, sizes: Mapping[str, int]) ->
         free[own] = False
         unrated = np.flatnonzero(free)
         if len(unrated) < count:
-            raise ValueError(f"a user left {len(unrated)} items unrated, expected {count} or more")
+            raise ValueError(
+                f"a user of {FOLDER.name}/ratings.csv left {len(unrated)} items unrated, "
+                f"expected {count} or more"
+            )
         group[1:] = random.permutation(unrated)[:count]
     return found
 

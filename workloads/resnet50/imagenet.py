@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -110,7 +111,8 @@ def _listed(side: Path, kinds: Sequence[str]) -> Split:
 
 def decode_records(folder: Path) -> Index:
     """The pictures in the files of the newest version; labels are TFDS's, by the same order."""
-    version = max(path.parent for path in folder.glob(RECORDS.layout[0]))
+    versions = {path.parent for path in folder.glob(RECORDS.layout[0])}
+    version = max(versions, key=lambda path: [*map(int, re.findall(r"\d+", path.name))])
     return Index(folder.name, _indexed(version, "train"), _indexed(version, "validation"))
 
 
@@ -119,7 +121,7 @@ def _indexed(version: Path, side: str) -> Split:
     labels: list[int] = []
     for path in sorted(version.glob(f"*-{side}.tfrecord-*")):
         where = f"{version.parent.name}/{version.name}/{path.name}"
-        for picture in tfrecords.pictures(path):
+        for picture in tfrecords.pictures(path, where):
             names.append(f"{where}{SPAN}{picture.begin}+{picture.size}")
             labels.append(min(picture.label, np.iinfo(np.int32).max))
     return Split(tuple(names), np.array(labels, np.int32))

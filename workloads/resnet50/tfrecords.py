@@ -2,7 +2,8 @@
 
 A record is its message's size (8 bytes, low byte first), a checksum (4), the message and another
 checksum (4). The message is a protocol buffer, `tf.train.Example`: a map of names to lists of one
-value. Checksums are left alone: a damaged picture does not decode.
+value. Checksums are left alone: a picture that is cut off does not decode, but a changed byte can
+go unseen, as in a folder of pictures.
 """
 
 from __future__ import annotations
@@ -25,13 +26,13 @@ class Picture:
     label: int
 
 
-def pictures(path: Path) -> list[Picture]:
-    """Every picture of the file, in order; raises ValueError for another kind of file."""
+def pictures(path: Path, name: str) -> list[Picture]:
+    """Every picture of the file, in order; raises ValueError, with the name, for another kind."""
     if path.stat().st_size == 0:  # which cannot be mapped
         return []
     # Mapped, so that the pictures themselves are not read.
     with path.open("rb") as file, mmap(file.fileno(), 0, access=ACCESS_READ) as content:
-        return [_picture(content, *span, path.name) for span in _records(content, path.name)]
+        return [_picture(content, *span, name) for span in _records(content, name)]
 
 
 def _records(content: mmap, name: str) -> Iterator[tuple[int, int]]:
@@ -41,7 +42,7 @@ def _records(content: mmap, name: str) -> Iterator[tuple[int, int]]:
         begin = at + SIZE_BYTES + CHECKSUM_BYTES
         end = begin + int.from_bytes(content[at : at + SIZE_BYTES], "little")
         if end + CHECKSUM_BYTES > len(content):
-            raise ValueError(f"{name} is cut off, or no TFRecord file, at byte {at}")
+            raise ValueError(f"{name} breaks off at byte {at}, expected a whole TFRecord file")
         yield begin, end
         at = end + CHECKSUM_BYTES
 
@@ -53,7 +54,7 @@ def _picture(content: mmap, begin: int, end: int, name: str) -> Picture:
         label, _ = _varint(content, values[b"label"][0])
     except (ValueError, KeyError, IndexError) as error:
         where = f"the record at byte {begin} of {name}"
-        raise ValueError(f"{where} is no example of an image with its label") from error
+        raise ValueError(f"{where} is another, expected an image with its label") from error
     return Picture(first, last - first, label)
 
 
