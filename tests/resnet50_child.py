@@ -11,6 +11,7 @@ import json
 import re
 import sys
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,14 +19,33 @@ import numpy as np
 
 from harness import weights
 from harness.backends import backend
+from harness.cells import Cell
 from harness.environment import cpu_count
-from harness.workload import Array
+from harness.schema import Protocol
+from harness.stages import Job, Measurement
+from harness.workload import Array, Optimizer, Schedule
 from workloads.resnet50 import WORKLOAD
 
 SCALE = WORKLOAD.scales["standard"]
 SEED = 2015
 LABELS = np.array([3, 997], np.int32)
 STYLES = ("sequential", "functional", "subclassing")
+
+# The recipe of scale full, for a training of five steps: the rate rises over two of them, and the
+# decay shows. All are numbers of float32, to which Keras rounds them under TensorFlow.
+STEPS, WARM_UP, TOTAL = 5, 2, 6
+RATE, MOMENTUM, DECAY = 2.0**-6, float(np.float32(0.9)), 2.0**-3
+DECLARED = WORKLOAD.scales["full"].optimizer
+RECIPE = replace(
+    DECLARED,
+    arguments={"learning_rate": RATE, "momentum": MOMENTUM, "weight_decay": DECAY},
+    schedule=Schedule(warmup_steps=WARM_UP, total_steps=TOTAL),
+)
+FAULTS = {
+    "no decay": replace(RECIPE, arguments={**RECIPE.arguments, "weight_decay": 0.0}),
+    "everything decayed": replace(RECIPE, undecayed=()),
+    "another fall": replace(RECIPE, schedule=Schedule(WARM_UP, TOTAL + 1)),
+}
 
 
 def main() -> None:
@@ -86,7 +106,7 @@ def as_torch(value: Array) -> Array:
 
 
 def reference(file: Path) -> dict[str, Any]:
-    """Inference in float32, a training step in float64."""
+    """Inference in float32; in float64 a training step, and a training of some steps."""
     import torch
     import transformers
 
@@ -109,12 +129,41 @@ def reference(file: Path) -> dict[str, Any]:
         for name, weight in network.named_parameters()
     }
     facts = {"output": output, "logits": logits.detach().numpy(), "loss": loss.detach().numpy()}
-    np.savez(file, allow_pickle=False, **facts, **gradients, **statistics(network, counts))
+    facts |= statistics(network, counts)
+    facts["losses"] = reference_losses(network, pictures.double(), targets)
+    np.savez(file, allow_pickle=False, **facts, **gradients)
     return {
         "transformers": transformers.__version__,
         "parameters": sum(weight.numel() for weight in network.parameters()),
         "older": apart(older, output),
     }
+
+
+def reference_losses(network: Any, pictures: Any, targets: Any) -> Array:
+    """Before each step of the recipe, written out here, from the weights drawn.
+
+    The decay is of kernels, beside the momentum; the momentum holds steps and not gradients.
+    """
+    import torch
+
+    draw(network)
+    moved = {name: torch.zeros_like(weight) for name, weight in network.named_parameters()}
+    losses = []
+    for step in range(STEPS):
+        rate = RATE * min((step + 1) / WARM_UP, (TOTAL - step) / (TOTAL - WARM_UP))
+        network.zero_grad()
+        loss = torch.nn.functional.cross_entropy(
+            network(pictures).logits, targets, label_smoothing=SCALE.architecture.label_smoothing
+        )
+        loss.backward()
+        losses.append(loss.item())
+        with torch.no_grad():
+            for name, weight in network.named_parameters():
+                moved[name].mul_(MOMENTUM).sub_(rate * weight.grad)
+                if weight.ndim > 1:
+                    weight.mul_(1 - rate * DECAY)
+                weight.add_(moved[name])
+    return np.array(losses)
 
 
 def as_channels_first(pictures: Array) -> Array:
@@ -140,11 +189,18 @@ def transformers_network(*, downsample_in_bottleneck: bool) -> Any:
         if isinstance(module, torch.nn.BatchNorm2d):
             module.eps = 1.001e-5
             assert module.momentum == 0.1
+    draw(network)
+    return network
+
+
+def draw(network: Any) -> None:
+    """Give it the weights and statistics that are drawn for both."""
+    import torch
+
     with torch.no_grad():
         for name, value in named_values(network).items():
             shape = as_keras(value.numpy()).shape
             value.copy_(torch.from_numpy(as_torch(drawn(key_of(name), shape)).copy()))
-    return network
 
 
 def named_values(network: Any) -> dict[str, Any]:
@@ -197,14 +253,21 @@ def ours(name: str, file: Path) -> dict[str, Any]:
     styles, precisions = (
         (STYLES, ("float32", "float64")) if name == "torch" else (("functional",), ("float64",))
     )
-    found = {
+
+    def off(precision: str, recipe: Optimizer = RECIPE) -> list[float]:
+        return apart_each(losses(name, numerics, precision, recipe), expected["losses"])
+
+    found: dict[str, Any] = {
         "styles": {style: inference(framework, numerics, style, expected) for style in styles},
         "direct_loss": apart(direct_loss(module, expected["logits"]), expected["loss"]),
         "smoke_loss": type(module.loss(WORKLOAD.scales["smoke"])).__name__,
     }
-    return found | {
-        precision: training(framework, numerics, precision, expected) for precision in precisions
-    }
+    for precision in precisions:
+        found[precision] = training(framework, numerics, precision, expected)
+        found[precision]["losses"] = off(precision)
+    if name == "torch":
+        found["faults"] = {fault: off("float64", recipe) for fault, recipe in FAULTS.items()}
+    return found
 
 
 def compiled(framework: Any, numerics: Mapping[str, str], style: str) -> tuple[Any, Any]:
@@ -216,7 +279,9 @@ def compiled(framework: Any, numerics: Mapping[str, str], style: str) -> tuple[A
     keras.initializers.VarianceScaling.__call__ = lambda self, shape, dtype: np.zeros(shape, dtype)
     model = getattr(module, style)(SCALE)
     weights.assign(weights.of(model), drawn)
-    optimizer = framework.optimizer_class(keras.optimizers.SGD)(learning_rate=1.0, momentum=0.9)
+    optimizer = framework.optimizer_class(keras.optimizers.SGD)(
+        learning_rate=1.0, momentum=MOMENTUM
+    )
     optimizer.build(model.trainable_variables)
     jit = numerics["jit_compile"] == "True"
     model.compile(
@@ -255,6 +320,30 @@ def training(
         "tensors": {name: apart(found[name], expected[name]) for name in sorted(tensors)},
         "gradient": whole(found, expected),
     }
+
+
+def losses(name: str, numerics: Mapping[str, str], precision: str, recipe: Optimizer) -> Array:
+    """Before each step that the harness makes of the recipe, from the weights drawn."""
+    cell = Cell("resnet50", "standard", "train", name, precision, "functional", "cpu")
+    made = Measurement(Job(cell, 0, Protocol()), WORKLOAD, lambda stage: None)
+    made.numerics |= numerics
+    made.scale = replace(SCALE, optimizer=recipe)
+    trainer = made.built()
+    weights.assign(weights.of(made.model), drawn)
+    trainer.push()
+    placed = trainer.place((images().astype(precision), LABELS))
+    found = []
+    for _ in range(STEPS):
+        found.append(trainer.loss(trainer.step(placed)))
+        trainer.pull()
+        made.model.reset_metrics()
+        trainer.push()
+    return np.array(found)
+
+
+def apart_each(found: Array, expected: Array) -> list[float]:
+    """Of each value, as a share of the expected one."""
+    return [float(value) for value in np.abs(found - expected) / np.abs(expected)]
 
 
 def use(precision: str) -> None:

@@ -17,6 +17,7 @@ import pytest
 
 from harness.cells import BACKENDS
 from harness.workload import Scale
+from tests.resnet50_child import FAULTS, STEPS
 from tests.workers import answer, finished
 from workloads.resnet50 import WORKLOAD
 
@@ -26,6 +27,7 @@ SCALE = WORKLOAD.scales["standard"]
 # was measured (README.md of the workload, which also says why gradients are compared in float64).
 OUTPUT = 1e-5
 EXACT = 1e-11
+TRAINING = 1e-7  # of the losses of five steps, in which rounding grows
 FLOAT32_LOSS = 1e-5
 FLOAT32_GRADIENT = 0.1  # of the whole gradient, by its norm
 
@@ -143,6 +145,23 @@ def test_every_gradient_and_statistic_agrees(seen: Mapping[str, Any]) -> None:
     assert len(found["tensors"]) == 161 + 2 * 53  # weights; a mean and variance per normalisation
     worst = max(found["tensors"], key=found["tensors"].get)
     assert found["tensors"][worst] <= EXACT, worst
+
+
+@pytest.mark.frameworks
+def test_every_step_of_a_training_has_the_references_loss(seen: Mapping[str, Any]) -> None:
+    """By the recipe of scale full: momentum, decay of kernels alone, a rate that rises and falls.
+
+    In float64: float32 does not determine a training of this network.
+    """
+    losses = seen["float64"]["losses"]
+    assert len(losses) == STEPS
+    assert max(losses) <= TRAINING
+
+
+@pytest.mark.frameworks
+@pytest.mark.parametrize("fault", list(FAULTS))
+def test_a_recipe_that_is_another_is_seen(fault: str, reference: tuple[Path, Any]) -> None:
+    assert max(compared("torch", reference[0])["faults"][fault]) > 100 * TRAINING
 
 
 @pytest.mark.frameworks
