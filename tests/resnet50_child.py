@@ -42,7 +42,6 @@ RECIPE = replace(
     schedule=Schedule(warmup_steps=WARM_UP, total_steps=TOTAL),
 )
 FAULTS = {
-    "no decay": replace(RECIPE, arguments={**RECIPE.arguments, "weight_decay": 0.0}),
     "everything decayed": replace(RECIPE, undecayed=()),
     "another fall": replace(RECIPE, schedule=Schedule(WARM_UP, TOTAL + 1)),
 }
@@ -129,9 +128,10 @@ def reference(file: Path) -> dict[str, Any]:
         for name, weight in network.named_parameters()
     }
     facts = {"output": output, "logits": logits.detach().numpy(), "loss": loss.detach().numpy()}
-    facts |= statistics(network, counts)
-    facts["losses"] = reference_losses(network, pictures.double(), targets)
-    np.savez(file, allow_pickle=False, **facts, **gradients)
+    facts |= gradients | statistics(network, counts)
+    kept = {name: value.copy() for name, value in facts.items()}  # the training goes on with them
+    losses = reference_losses(network, pictures.double(), targets)
+    np.savez(file, allow_pickle=False, **kept, losses=losses)
     return {
         "transformers": transformers.__version__,
         "parameters": sum(weight.numel() for weight in network.parameters()),
