@@ -462,8 +462,8 @@ def test_bert_base_has_its_published_parameters(published: Path, work: Path) -> 
 
 # Fine-tuning from published weights, whole
 
-MAJORITY = 0.55
-"""No class has more of the held-out sentences."""
+LEARNT = 0.70
+"""Of 500 held-out sentences, of two kinds as frequent: seen were 0.766 to LEARNTMAX."""
 
 
 @pytest.fixture(scope="module")
@@ -477,21 +477,27 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.frameworks
-@each_backend
-def test_published_weights_are_fine_tuned_by_the_command(
-    backend: str, published: Path, own_cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("backend", "from_published"),
+    [*((backend, True) for backend in BACKENDS), ("tensorflow", False)],
+)
+def test_64_steps_teach_the_published_weights_and_no_random_ones(
+    backend: str,
+    from_published: bool,
+    published: Path,
+    own_cache: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """64 steps from the published weights teach what 64 steps from random ones do not."""
+    """Fine-tuning as `epochmark run --weights` does it, by the recipe of scale standard."""
     show_workers_the_planted_workloads(monkeypatch, own_cache)
-    monkeypatch.setenv(
-        "EPOCHMARK_DATA", str(own_cache)
-    )  # the cell says that its data is the owner's
     cell = f"planted_minilm/standard/train/{backend}/float32/functional/cpu"
-    done = epochmark_run(tmp_path, "--only", cell, "--weights", str(published / FILE), "--strict")
+    weights = ["--weights", str(published / FILE)] if from_published else []
+    done = epochmark_run(tmp_path, "--only", cell, *weights, "--strict")
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = read_file(next(tmp_path.rglob("*.jsonl"))).runs
     assert run.gate.outcome == "passed"
-    assert run.protocol.weights_digest
+    assert bool(run.protocol.weights_digest) == from_published
     (epoch,) = run.samples.epochs
-    print(backend, epoch)
-    assert epoch.quality["accuracy"] > 0.75
+    accuracy = epoch.quality["accuracy"]
+    assert accuracy > LEARNT if from_published else accuracy < LEARNT - 0.05

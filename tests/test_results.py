@@ -8,6 +8,7 @@ from itertools import combinations
 from pathlib import Path
 
 import pytest
+from scipy.stats import ttest_ind
 
 from harness.cells import BACKENDS
 from harness.compare_command import compared
@@ -69,6 +70,33 @@ def test_no_backend_trains_to_another_quality(one: str, other: str) -> None:
     # A spread so wide that it explains everything would prove nothing.
     mean = found["geometric_mean"]
     assert 0.85 < mean["low"] < 1.0 < mean["high"] < 1.15
+
+
+def trained_at_standard() -> list[tuple[str, str]]:
+    """Workloads and sessions of whole trainings at standard, several seeds each, by the READMEs."""
+    found = []
+    for name in workloads():
+        text = (ROOT / "workloads" / name / "README.md").read_text(encoding="utf-8")
+        standard = text[text.index("## Scale `standard`") :]
+        found += re.findall(r"<!-- begin seeds (\S+):(\S+) -->", standard)
+    return found
+
+
+def test_some_workloads_were_trained_to_the_end_at_standard() -> None:
+    assert {name for name, _ in trained_at_standard()} >= {"recommender", "lstm_eta"}
+
+
+@pytest.mark.parametrize(("name", "session"), trained_at_standard())
+@pytest.mark.parametrize(("one", "other"), list(combinations(BACKENDS, 2)))
+def test_no_backend_trains_to_another_quality_at_standard(
+    name: str, session: str, one: str, other: str
+) -> None:
+    """Nothing but chance, as the seeds differ, tells them apart, and by less than a twentieth."""
+    frame = load_table(RESULTS, [session]).frame
+    errors = [frame.loc[frame["backend"] == side, "quality_error"] for side in (one, other)]
+    assert min(map(len, errors)) > 1
+    assert ttest_ind(*errors).pvalue > 0.01
+    assert errors[0].mean() / errors[1].mean() == pytest.approx(1.0, abs=0.05)
 
 
 @pytest.mark.parametrize("name", workloads())
