@@ -463,7 +463,7 @@ def test_bert_base_has_its_published_parameters(published: Path, work: Path) -> 
 # Fine-tuning from published weights, whole
 
 LEARNT = 0.70
-"""Of 500 held-out sentences, of two kinds as frequent: seen were 0.766 to LEARNTMAX."""
+"""Of 500 held-out sentences, of two kinds that are about as frequent."""
 
 
 @pytest.fixture(scope="module")
