@@ -33,8 +33,9 @@ def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EPOCHMARK_CACHE", str(tmp_path))
 
 
-def test_every_committed_file_is_whole_and_as_it_was_written() -> None:
-    found = load_table(RESULTS)
+@pytest.mark.parametrize("folder", [RESULTS, RESULTS / "simulated", RESULTS / "styles"])
+def test_every_committed_file_is_whole_and_as_it_was_written(folder: Path) -> None:
+    found = load_table(folder)
     assert (found.notices, found.broken) == ((), 0)
     assert not found.frame["altered"].any()
 
