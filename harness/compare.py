@@ -110,7 +110,7 @@ class Comparison:
     mean: Difference | None
     apart: bool
     unknown: tuple[str, ...]
-    kernels: tuple[str, ...] = ()
+    kernels: tuple[str, ...]
 
 
 def compare(

@@ -18,12 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from harness import weights
 from harness.backends import backend
 from harness.cells import Cell
-from harness.schema import Protocol
-from harness.stages import Job, Measurement
 from harness.workload import Array, Optimizer, Scale, Schedule
+from tests.stepped import Stepped
 from workloads.bert import TINY, WORKLOAD, Architecture, checkpoint
 
 SMALL = Architecture(50, 16, 2, 32, 4, 64, 0.0, 2)
@@ -197,13 +195,22 @@ def ours(backend_name: str, work: Path) -> dict[str, Any]:
     # One thread: for so small a network more would wait for each other.
     pinned = backend(backend_name).configure("float32", 1)
 
+    def built(style: str, architecture: Architecture, optimizer: Optimizer) -> Stepped:
+        cell = Cell("bert", "standard", "train", backend_name, "float32", style, "cpu")
+        scale = scale_of(architecture, optimizer)
+        values = dict(checkpoint.read(work / "small.safetensors", scale))
+        classifier = np.load(work / "classifier.npz")
+        values |= {f"classifier/{name}": classifier[name] for name in classifier.files}
+        return Stepped(cell, scale, pinned, lambda key, shape: values[key])
+
     def losses(style: str, optimizer: Optimizer = OPTIMIZER) -> list[float]:
-        built = Ours(backend_name, style, pinned, SMALL, optimizer, work)
-        return built.train(zip(*small_batches(work), strict=True))
+        step = built(style, SMALL, optimizer)
+        placed = [step.place(batch) for batch in zip(*small_batches(work), strict=True)]
+        return step.losses(islice(cycle(placed), STEPS))
 
     def with_dropout(style: str, rate: float = DROPOUT) -> float:
-        architecture = replace(SMALL, dropout=rate)
-        return Ours(backend_name, style, pinned, architecture, OPTIMIZER, work).first(copied(work))
+        step = built(style, replace(SMALL, dropout=rate), OPTIMIZER)
+        return step.losses([step.place(copied(work))])[0]
 
     torch = backend_name == "torch"  # what is the same on every backend is looked at on one
     styles = ("functional", "custom_loop") if torch else ("functional",)
@@ -213,43 +220,6 @@ def ours(backend_name: str, work: Path) -> dict[str, Any]:
         "dropout": with_dropout("functional"),
         "wrong_dropout": [with_dropout("functional", rate) for rate in (0.0, 0.2)] if torch else [],
     }
-
-
-class Ours:
-    """The step that the harness makes of a declaration, with the given weights."""
-
-    def __init__(
-        self,
-        backend_name: str,
-        style: str,
-        pinned: Mapping[str, str],
-        architecture: Architecture,
-        optimizer: Optimizer,
-        work: Path,
-    ) -> None:
-        cell = Cell("bert", "standard", "train", backend_name, "float32", style, "cpu")
-        self._made = Measurement(Job(cell, 0, Protocol()), WORKLOAD, lambda stage: None)
-        self._made.numerics |= pinned
-        self._made.scale = scale = scale_of(architecture, optimizer)
-        self._trainer = self._made.built()
-        values = dict(checkpoint.read(work / "small.safetensors", scale))
-        classifier = np.load(work / "classifier.npz")
-        values |= {f"classifier/{name}": classifier[name] for name in classifier.files}
-        weights.assign(weights.of(self._made.model), lambda key, shape: values[key])
-        self._trainer.push()
-
-    def first(self, batch: Batches) -> float:
-        return self._trainer.loss(self._trainer.step(self._trainer.place(batch)))
-
-    def train(self, batches: Any) -> list[float]:
-        placed = [self._trainer.place(batch) for batch in batches]
-        losses = []
-        for batch in islice(cycle(placed), STEPS):
-            losses.append(self._trainer.loss(self._trainer.step(batch)))
-            self._trainer.pull()
-            self._made._reset_metrics()
-            self._trainer.push()
-        return losses
 
 
 def scale_of(architecture: Architecture, optimizer: Optimizer) -> Scale:

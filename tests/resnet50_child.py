@@ -21,9 +21,8 @@ from harness import weights
 from harness.backends import backend
 from harness.cells import Cell
 from harness.environment import cpu_count
-from harness.schema import Protocol
-from harness.stages import Job, Measurement
 from harness.workload import Array, Optimizer, Schedule
+from tests.stepped import Stepped
 from workloads.resnet50 import WORKLOAD
 
 SCALE = WORKLOAD.scales["standard"]
@@ -118,10 +117,7 @@ def reference(file: Path) -> dict[str, Any]:
     network.double().train()
     counts = values_per_channel(network)
     logits = network(pictures.double()).logits
-    targets = torch.from_numpy(LABELS).long()
-    loss = torch.nn.functional.cross_entropy(
-        logits, targets, label_smoothing=SCALE.architecture.label_smoothing
-    )
+    loss = smoothed(logits)
     loss.backward()
     gradients = {
         f"gradient {key_of(name)}": as_keras(weight.grad.numpy())
@@ -130,7 +126,7 @@ def reference(file: Path) -> dict[str, Any]:
     facts = {"output": output, "logits": logits.detach().numpy(), "loss": loss.detach().numpy()}
     facts |= gradients | statistics(network, counts)
     kept = {name: value.copy() for name, value in facts.items()}  # the training goes on with them
-    losses = reference_losses(network, pictures.double(), targets)
+    losses = reference_losses(network, pictures.double())
     np.savez(file, allow_pickle=False, **kept, losses=losses)
     return {
         "transformers": transformers.__version__,
@@ -139,7 +135,7 @@ def reference(file: Path) -> dict[str, Any]:
     }
 
 
-def reference_losses(network: Any, pictures: Any, targets: Any) -> Array:
+def reference_losses(network: Any, pictures: Any) -> Array:
     """Before each step of the recipe, written out here, from the weights drawn.
 
     The decay is of kernels, beside the momentum; the momentum holds steps and not gradients.
@@ -152,9 +148,7 @@ def reference_losses(network: Any, pictures: Any, targets: Any) -> Array:
     for step in range(STEPS):
         rate = RATE * min((step + 1) / WARM_UP, (TOTAL - step) / (TOTAL - WARM_UP))
         network.zero_grad()
-        loss = torch.nn.functional.cross_entropy(
-            network(pictures).logits, targets, label_smoothing=SCALE.architecture.label_smoothing
-        )
+        loss = smoothed(network(pictures).logits)
         loss.backward()
         losses.append(loss.item())
         with torch.no_grad():
@@ -164,6 +158,17 @@ def reference_losses(network: Any, pictures: Any, targets: Any) -> Array:
                     weight.mul_(1 - rate * DECAY)
                 weight.add_(moved[name])
     return np.array(losses)
+
+
+def smoothed(logits: Any) -> Any:
+    """The loss of the labels, by torch."""
+    import torch
+
+    return torch.nn.functional.cross_entropy(
+        logits,
+        torch.from_numpy(LABELS).long(),
+        label_smoothing=SCALE.architecture.label_smoothing,
+    )
 
 
 def as_channels_first(pictures: Array) -> Array:
@@ -325,20 +330,9 @@ def training(
 def losses(name: str, numerics: Mapping[str, str], precision: str, recipe: Optimizer) -> Array:
     """Before each step that the harness makes of the recipe, from the weights drawn."""
     cell = Cell("resnet50", "standard", "train", name, precision, "functional", "cpu")
-    made = Measurement(Job(cell, 0, Protocol()), WORKLOAD, lambda stage: None)
-    made.numerics |= numerics
-    made.scale = replace(SCALE, optimizer=recipe)
-    trainer = made.built()
-    weights.assign(weights.of(made.model), drawn)
-    trainer.push()
-    placed = trainer.place((images().astype(precision), LABELS))
-    found = []
-    for _ in range(STEPS):
-        found.append(trainer.loss(trainer.step(placed)))
-        trainer.pull()
-        made.model.reset_metrics()
-        trainer.push()
-    return np.array(found)
+    step = Stepped(cell, replace(SCALE, optimizer=recipe), numerics, drawn)
+    placed = step.place((images().astype(precision), LABELS))
+    return np.array(step.losses([placed] * STEPS))
 
 
 def apart_each(found: Array, expected: Array) -> list[float]:

@@ -7,6 +7,7 @@ decay of the rate to zero, dropout; and a run's training from published weights.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -20,10 +21,9 @@ from harness import data, weights
 from harness.cells import BACKENDS, Cell
 from harness.child import run_worker
 from harness.registry import workload
-from harness.schema import Protocol
 from harness.stages import Job
 from tests.dynamics_child import FAULTS, LENGTH, NORM, SMALL, STEPS, TOTAL
-from tests.workers import answer, finished
+from tests.workers import BRIEF, answer, finished
 from workloads.bert import TINY, WORKLOAD, Architecture, checkpoint
 
 BOUND = 3e-5
@@ -126,14 +126,7 @@ def test_dropout_has_the_references_mean_loss(backend: str, work: Path) -> None:
         assert abs(wrong - seen["dropout_mean"]) > 6 * error
 
 
-SHORT = Protocol(
-    train_steps=1,
-    warmup_floor_blocks=1,
-    warmup_ceiling_blocks=1,
-    min_blocks=1,
-    max_blocks=1,
-    weights_digest="of a file",
-)
+SHORT = replace(BRIEF, train_steps=1, weights_digest="of a file")
 
 
 @each_backend

@@ -22,17 +22,16 @@ import pytest
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from harness import data as stored_data
 from harness.cache import cache_folder
 from harness.cells import BACKENDS, Cell
 from harness.child import run_worker
+from harness.data import fetch
 from harness.downloads import PypiPackage
 from harness.errors import DataError
-from harness.schema import Protocol
 from harness.stages import Job
 from harness.workload import Scale
 from tests.workers import (
-    ROOT,
+    BRIEF,
     answer,
     finished,
     planted_workload,
@@ -314,21 +313,16 @@ def test_the_sizes_are_read_from_the_config(tmp_path: Path) -> None:
     assert len(checkpoint.read(stored(tmp_path, tiny()), TINY)) > 0
 
 
-def epochmark_run(results: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """`epochmark run` as a process of its own."""
-    return subprocess.run(
-        [sys.executable, "-m", "harness.cli", "run", "--results", str(results), *arguments],
-        cwd=ROOT,
+def test_the_command_refuses_weights_that_do_not_fit_before_it_measures(tmp_path: Path) -> None:
+    weights, results = stored(tmp_path, tiny()), tmp_path / "results"
+    cell = "bert/standard/train/jax/float32/functional/cpu"
+    named = ["--only", cell, "--weights", str(weights), "--results", str(results)]
+    done = subprocess.run(
+        [sys.executable, "-m", "harness.cli", "run", *named],
         capture_output=True,
         text=True,
         check=False,
     )
-
-
-def test_the_command_refuses_weights_that_do_not_fit_before_it_measures(tmp_path: Path) -> None:
-    weights, results = stored(tmp_path, tiny()), tmp_path / "results"
-    cell = "bert/standard/train/jax/float32/functional/cpu"
-    done = epochmark_run(results, "--only", cell, "--weights", str(weights))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == (
         "Error: 'model.safetensors' has 2 encoder layers, expected 12: the scale's architecture.\n"
@@ -474,18 +468,8 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("cache")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("EPOCHMARK_CACHE", str(folder))
-        stored_data.fetch(planted_workload("minilm:MINILM"), "standard")
+        fetch(planted_workload("minilm:MINILM"), "standard")
     return folder
-
-
-BRIEF = Protocol(
-    block_min_s=0.001,
-    warmup_floor_blocks=1,
-    warmup_ceiling_blocks=1,
-    min_blocks=1,
-    max_blocks=1,
-)
-"""As little timing as there can be: what is trained is looked at."""
 
 
 @pytest.mark.frameworks

@@ -28,6 +28,8 @@ from harness.workload import Workload
 ROOT = Path(__file__).parents[1]
 PLANTED = Path(__file__).parent / "planted"
 GATE_ONLY = Protocol(stop_after="gate")
+BRIEF = Protocol(warmup_floor_blocks=1, warmup_ceiling_blocks=1, min_blocks=1, max_blocks=1)
+"""As little timing as there can be, for tests that look at what is trained."""
 
 # Backend, precision and API style of the cells whose gate is tested for real: every backend with
 # every workload, and over all workloads every precision and style with every backend.

@@ -45,15 +45,21 @@ def decode(folder: Path) -> pd.DataFrame:
     name = f"{folder.name}/{path.name}"
     wanted = ", ".join(COLUMNS)
     try:
-        missing = COLUMNS.keys() - set(pd.read_csv(path, nrows=0).columns)
+        present = _header(path)
+        missing = [column for column in COLUMNS if column not in present]
         if not missing:
             return pd.read_csv(path, usecols=list(COLUMNS), dtype=dict(COLUMNS))
-    except pd.errors.EmptyDataError:
-        missing = set(COLUMNS)
     except ValueError as error:
         raise ValueError(f"{name} cannot be read, expected numbers under {wanted}") from error
-    first = next(column for column in COLUMNS if column in missing)
-    raise ValueError(f"{name} has no column {first!r}, expected {wanted}")
+    raise ValueError(f"{name} has no column {missing[0]!r}, expected {wanted}")
+
+
+def _header(path: Path) -> list[str]:
+    """The columns' names; none of an empty file."""
+    try:
+        return list(pd.read_csv(path, nrows=0).columns)
+    except pd.errors.EmptyDataError:
+        return []
 
 
 SOURCES = (Source("MovieLens-20M in a local folder", (FOLDER,), lambda _: decode(FOLDER.path())),)

@@ -7,7 +7,7 @@ optimiser, reference and tolerances are the real ones.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
@@ -33,8 +33,7 @@ class Planted(Workload):
 
 
 def planted(name: str, real: Workload, plant: Plant) -> Planted:
-    facts = {field.name: getattr(real, field.name) for field in fields(real)}
-    return Planted(**{**facts, "name": name}, plant=plant)
+    return Planted(**{**vars(real), "name": name}, plant=plant)
 
 
 def epsilon(model: Any) -> None:

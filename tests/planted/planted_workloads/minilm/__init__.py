@@ -4,7 +4,7 @@ No package holds those of BERT-Base. The code is that of `bert`; the gate's refe
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
@@ -52,10 +52,5 @@ class FineTuned(Workload):
         return BERT.model()
 
 
-def planted() -> Workload:
-    facts = {field.name: getattr(BERT, field.name) for field in fields(BERT)}
-    own = {"name": "planted_minilm", "scales": {"standard": FINE_TUNING}, "module": __name__}
-    return FineTuned(**{**facts, **own})
-
-
-MINILM = planted()
+OWN = {"name": "planted_minilm", "scales": {"standard": FINE_TUNING}, "module": __name__}
+MINILM = FineTuned(**{**vars(BERT), **OWN})
