@@ -204,6 +204,7 @@ def _usable(runs: pd.DataFrame) -> tuple[pd.DataFrame, dict[str, int]]:
         "on a throttled accelerator": runs["throttled"],
         "on simulated devices": runs["simulated"],
         "changed by hand": runs["altered"],
+        "stopped after the equality gate": runs["untimed"],
         "without a price": runs["price_usd_per_hour"].isna(),
         "without a whole epoch and its quality": runs["cost_per_epoch_usd"].isna()
         | runs["fixed_cost_usd"].isna()

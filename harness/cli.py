@@ -261,6 +261,10 @@ def run(
         float | None,
         typer.Option(min=1.0, help="Seconds a run may take, in place of its scale's limit."),
     ] = None,
+    gate_only: Annotated[
+        bool,
+        typer.Option("--gate-only", help="Whether cells compute the same, without timing them."),
+    ] = False,
     steps: Annotated[
         int | None,
         typer.Option(min=1, help="Train only the first steps; an epoch's time is extrapolated."),
@@ -307,6 +311,12 @@ def run(
     for name, value in own.items():
         if resume and value is not None:
             raise UsageError(f"--resume goes on with its session's own protocol; leave out {name}.")
+    if gate_only:
+        for name, given in {**own, "--weights": weights}.items():
+            if given is not None:
+                raise UsageError(f"--gate-only trains nothing; leave out {name}.")
+    if resume and gate_only:
+        raise UsageError("--resume goes on with its session's own protocol; leave out --gate-only.")
     if steps is not None and (epochs is not None or stop_at is not None):
         raise UsageError("--steps trains a part of one epoch; leave out --epochs and --stop-at.")
     if pipeline is not None and pipeline not in PIPELINES:
@@ -325,6 +335,7 @@ def run(
         results=results,
         order_seed=order_seed,
         timeout_s=timeout or 0.0,
+        gate_only=gate_only,
         train_steps=steps or 0,
         epochs=epochs or 0,
         stop_at_usd=stop_at or 0.0,

@@ -113,6 +113,7 @@ FLAGS: dict[str, Callable[[Run], bool]] = {
     "throttled": lambda run: throttled(run.accelerators),
     "simulated": lambda run: simulated(run.cell.rpartition("/")[2]),
     "slow_path": lambda run: LOST in run.numerics,
+    "untimed": lambda run: bool(run.protocol.stop_after),
 }
 
 NUMBERS = (

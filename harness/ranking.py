@@ -7,12 +7,12 @@ import pandas as pd
 POINT = ("machine", "cell", "batch_size")
 """The columns that name what was measured: the runs that agree in them are processes of one row."""
 
-UNRANKED = ("contended", "throttled", "simulated", "altered")
+UNRANKED = ("contended", "throttled", "simulated", "altered", "untimed")
 """Columns of marks: a row that has one counts on no side of a comparison."""
 
 
 def rankable(runs: pd.DataFrame) -> pd.Series[bool]:
-    """Of each run, whether it may be ranked: ok, undisturbed, not edited by hand."""
+    """Of each run, whether it may be ranked: ok, timed, undisturbed, not edited by hand."""
     return (runs["status"] == "ok") & ~runs[list(UNRANKED)].any(axis=1)
 
 

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from harness import profiles, workload_figures
+from harness import coverage, profiles, workload_figures
 from harness.metrics import METRICS
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -79,6 +79,7 @@ MAKERS: dict[str, Callable[[str, Path], str]] = {
     "standard": workload_figures.standard,
     "seeds": workload_figures.seeds,
     "profile": profiles.table,
+    "coverage": lambda scale, results: coverage.markdown(results, scale),
 }
 
 

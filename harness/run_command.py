@@ -18,7 +18,7 @@ from harness.plans import planned
 from harness.prices import configured_price, covers, find_price
 from harness.probes import machine_name
 from harness.registry import workloads
-from harness.schema import Price, Protocol, Run
+from harness.schema import Gate, Price, Protocol, Run
 from harness.store import check_writable, read_file
 from harness.units import formatted
 
@@ -38,6 +38,7 @@ class Request:
     results: Path
     order_seed: int
     timeout_s: float
+    gate_only: bool = False
     train_steps: int = 0
     epochs: int = 0
     stop_at_usd: float = 0.0
@@ -110,6 +111,7 @@ def _start(request: Request, extras: runner.Extras, listen: runner.Listener, say
 def _protocol(request: Request, extras: runner.Extras) -> Protocol:
     return Protocol(
         timeout_s=request.timeout_s,
+        stop_after="gate" if request.gate_only else "",
         train_steps=request.train_steps,
         epochs=request.epochs,
         stop_s_per_tenth=_seconds_for(request.stop_at_usd, extras.price),
@@ -172,6 +174,8 @@ def outcome(run: Run) -> str:
     """The status of a finished run, with its main figures or its reason."""
     if run.status != "ok":
         return f"{run.status}: {run.reason}"
+    if run.protocol.stop_after:
+        return f"ok, {_deviations(run.gate)}"
     names = ("step_time_s", "epoch_time_s", "quality", "infer_latency_s")
     unit = workloads()[parse_cell(run.cell, list(workloads())).workload].quality_unit
     figures = [
@@ -188,6 +192,15 @@ def outcome(run: Run) -> str:
     }
     marked = ", ".join(mark for mark, holds in marks.items() if holds)
     return f"ok, {', '.join(figures)}{f' ({marked})' if marked else ''}"
+
+
+def _deviations(gate: Gate) -> str:
+    """How far the run is from the reference, figure by figure."""
+    found = [
+        f"{name.replace('_', ' ')} {gate.deviation[name]:.1e} of {gate.tolerance[name]:.1e}"
+        for name in gate.deviation
+    ]
+    return f"off the reference by {', '.join(found)}"
 
 
 def duration(seconds: float) -> str:

@@ -331,6 +331,7 @@ def replay_command(cell: Cell, protocol: Protocol, price: Price | None = None) -
     if chosen := options.told(protocol):
         epochs += f" {chosen}"
     steps = f" --steps {protocol.train_steps}" if protocol.train_steps else ""
+    steps += " --gate-only" if protocol.stop_after == "gate" else ""
     weights = " --weights FILE" if protocol.weights_digest else ""
     pipeline = f" --pipeline {protocol.pipeline}" if protocol.pipeline else ""
     return f"epochmark run --only {shlex.quote(cell.id)}{steps}{epochs}{pipeline}{weights}"

@@ -252,6 +252,7 @@ def _status(row: pd.Series[Any], numbers: dict[str, int], *, replicated: bool) -
         ("?", "slow_path"),
         ("~", "extrapolated"),
         ("!", "altered"),
+        ("=", "untimed"),
     )
     marks = [mark for mark, name in named if row[name]]
     return " ".join(parts + marks)

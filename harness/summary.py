@@ -11,7 +11,7 @@ from harness.cells import API_STYLES, AXES, BACKENDS, PHASES, PRECISIONS, SCALES
 from harness.columns import NUMBERS
 from harness.metrics import PRICED
 from harness.paths import LOST
-from harness.ranking import POINT, undisturbed
+from harness.ranking import POINT, UNRANKED, undisturbed
 from harness.scaling import with_scaling
 from harness.units import digits
 
@@ -70,7 +70,7 @@ def summary(frame: pd.DataFrame, drifts: Drifts | None = None) -> pd.DataFrame:
         found = [_interval(values, known.get(str(key[0]))) for key, values in groups[metric]]
         for place, name in enumerate(ends):
             rows[name] = [pair[place] for pair in found]
-    for mark in ("contended", "throttled", "simulated", "slow_path", "altered", "extrapolated"):
+    for mark in (*UNRANKED, "slow_path", "extrapolated"):
         rows[mark] = groups[mark].any()
     rows.insert(0, "n", groups.size())
     drifts_of_rows = [known.get(str(key[0])) for key in rows.index]
@@ -87,11 +87,12 @@ def summary(frame: pd.DataFrame, drifts: Drifts | None = None) -> pd.DataFrame:
 def latest(frame: pd.DataFrame) -> pd.DataFrame:
     """The runs of each point's latest session; of a replicate that was run again, the last try.
 
-    An attempt to replay a run stands for a point only where nothing else was measured.
+    A run that stopped after the gate, or was an attempt to replay another, stands for a point only
+    where nothing else was measured.
     """
     point = list(POINT)
     runs = frame.drop_duplicates([*point, "session", "replicate"], keep="last")
-    runs = runs.sort_values("replayed", ascending=False, kind="stable")
+    runs = runs.sort_values(["untimed", "replayed"], ascending=False, kind="stable")
     newest = runs.drop_duplicates(point, keep="last")[[*point, "session"]]
     return runs.merge(newest, on=[*point, "session"], how="inner")
 
@@ -152,6 +153,10 @@ def footnotes(rows: pd.DataFrame, *, shows_cost: bool) -> list[str]:
         )
     if rows["altered"].any():
         notes.append("! The row was changed after it was written.")
+    if rows["untimed"].any():
+        notes.append(
+            "= The run was to end after the equality gate (`--gate-only`) and has no time."
+        )
     if rows["extrapolated"].any():
         shares = rows.loc[rows["extrapolated"], "epoch_fraction"]
         notes.append(

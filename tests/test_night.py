@@ -36,6 +36,7 @@ def sessions(*rows: tuple[str, str, str, bool], machine: str = "m") -> pd.DataFr
         throttled=False,
         simulated=False,
         altered=False,
+        untimed=False,
         machine=machine,
         started_at=frame["session"],
     )

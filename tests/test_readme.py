@@ -9,11 +9,12 @@ from types import ModuleType
 
 import pytest
 
-from harness import readme, workload_figures
+from harness import coverage, readme, workload_figures
 from harness.cells import BACKENDS
 from harness.metrics import METRICS
 from harness.registry import workload, workloads
 from tests.pictures import SHOWN
+from tests.records import failed_run, make_run, write_session
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -51,6 +52,36 @@ def test_every_workloads_readme_has_its_speed_its_spread_and_its_bounds(name: st
         ends = (rf"{factor * end:g}(\.0)?" for end in declared.scales[scale].quality_bounds)
         accepted = rf"\| accepted \| {' to '.join(ends)} {declared.quality_unit} \|"
         assert re.search(accepted, text), f"{scale} accepts what the README does not say"
+
+
+def test_the_coverage_of_a_scale_tells_how_every_cell_ended_last(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EPOCHMARK_CACHE", str(tmp_path / "cache"))
+    series = workload("lstm_eta").version.rpartition(".")[0]
+    cells = [f"lstm_eta/smoke/train/{backend}/float32/functional/cpu" for backend in BACKENDS]
+    now = {"workload_version": f"{series}.99"}
+    once = cells[0].replace("functional", "sequential")
+    runs = [
+        *(make_run(run=f"ok{place}", cell=cell, **now) for place, cell in enumerate(cells)),
+        make_run(run="old", cell=once, workload_version="0.0.1"),
+        failed_run("oom", "no memory", run="oom", cell=cells[1].replace("train", "infer"), **now),
+    ]
+    write_session(tmp_path, *runs, session="one")
+    head, _, *lines = coverage.markdown(tmp_path, "smoke").splitlines()
+    assert head == (
+        "| scale smoke, cpu | phase | precision | sequential | functional | subclassing | "
+        "custom_loop |"
+    )
+    assert "| lstm_eta | train | float32 | - | ok | - | - |" in lines
+    infer = "tensorflow -, jax oom, torch -"
+    assert f"| lstm_eta | infer | float32 | - | {infer} | - | - |" in lines
+    assert not any("| train | bfloat16" in line for line in lines), "not offered"
+    failed = failed_run("numerics", "loss", run="bad", cell=cells[2], **now)
+    write_session(tmp_path, failed, session="two", started_at="2026-12-01T00:00:00Z")
+    lines = coverage.markdown(tmp_path, "smoke").splitlines()
+    told = "tensorflow ok, jax ok, torch numerics"
+    assert f"| lstm_eta | train | float32 | - | {told} | - | - |" in lines
 
 
 def test_a_cell_that_never_ended_ok_has_a_row_without_figures() -> None:

@@ -665,6 +665,23 @@ def test_a_step_budget_is_the_protocols_and_stands_in_the_replay_command(
     assert run.replay == f"epochmark run --only {JAX} --steps 5"
 
 
+def test_a_run_may_end_after_the_gate_and_then_says_what_that_found(
+    worker: Worker, epochmark: Epochmark
+) -> None:
+    judged = Gate("passed", deviation={"gradient_norm": 2e-4}, tolerance={"gradient_norm": 1e-3})
+    report = replace(REPORT, samples=Samples(first_step_s=1.0), gate=judged)
+    worker.answers[JAX] = Ended(report, "ok", "", "", 0.0)
+    said = epochmark("run", "--only", JAX, "--gate-only")
+    (path,) = RESULTS.glob("runs/laptop/*.jsonl")
+    (run,) = read_file(path).runs
+    assert run.protocol == worker.jobs[0].protocol
+    assert replace(run.protocol, timeout_s=0.0) == Protocol(stop_after="gate")
+    assert run.replay == f"epochmark run --only {JAX} --gate-only"
+    line = said.out.splitlines()[1].removesuffix(" (contended)")
+    assert line == "[  1/1]     ok, off the reference by gradient norm 2.0e-04 of 1.0e-03"
+    assert "= The run was to end after the equality gate (`--gate-only`)" in said.out
+
+
 @pytest.fixture
 def weights(monkeypatch: pytest.MonkeyPatch) -> Path:
     """A file of weights that every workload with a checkpoint module accepts."""
@@ -717,6 +734,18 @@ MISTAKES = [
     (
         ["run", "--resume", "--steps", "3"],
         "--resume goes on with its session's own protocol; leave out --steps.",
+    ),
+    (
+        ["run", "--resume", "--gate-only"],
+        "--resume goes on with its session's own protocol; leave out --gate-only.",
+    ),
+    (
+        ["run", "--only", JAX, "--gate-only", "--steps", "3"],
+        "--gate-only trains nothing; leave out --steps.",
+    ),
+    (
+        ["run", "--only", JAX, "--gate-only", "--weights", "taken"],
+        "--gate-only trains nothing; leave out --weights.",
     ),
     (["run"], "Nothing to run. Name a plan with --plan quick, or cells with --only GLOB."),
     (

@@ -21,8 +21,9 @@ from harness.errors import UsageError
 from harness.export import export
 from harness.metrics import METRICS
 from harness.paths import LOST
+from harness.ranking import rankable
 from harness.run_command import outcome
-from harness.schema import Block, Contention, Epoch, Run, Samples
+from harness.schema import Block, Contention, Epoch, Protocol, Run, Samples
 from harness.show import markdown, show
 from harness.summary import NO_PRICE, summary
 from harness.table import load_table
@@ -349,13 +350,27 @@ def test_an_export_that_cannot_be_written_is_told() -> None:
         export(frame(make_run()), "xls", Path("out.xls"))
 
 
-def test_an_attempt_to_replay_takes_no_measured_rows_place() -> None:
+UNTIMED = Protocol(stop_after="gate")
+
+
+@pytest.mark.parametrize(("plan", "protocol"), [("replay", Protocol()), ("", UNTIMED)])
+def test_a_replay_or_a_gate_alone_takes_no_measured_rows_place(
+    plan: str, protocol: Protocol
+) -> None:
     """Unless nothing else was measured of the cell."""
     write_session(RESULTS, *(make_run(run=f"r{n}", replicate=n) for n in range(3)), session="one")
-    other = make_run(run="t", cell=make_run().cell.replace("/jax/", "/torch/"))
-    again = make_run(run="r")
-    replays = {"session": "two", "started_at": "2026-12-01T00:00:00Z", "plan": "replay"}
-    write_session(RESULTS, again, other, **replays)
+    other = make_run(run="t", cell=make_run().cell.replace("/jax/", "/torch/"), protocol=protocol)
+    again = make_run(run="r", protocol=protocol)
+    later = {"session": "two", "started_at": "2026-12-01T00:00:00Z", "plan": plan}
+    write_session(RESULTS, again, other, **later)
     rows = summary(load_table(RESULTS).frame).set_index("backend")
     assert rows["n"].to_dict() == {"jax": 3, "torch": 1}
     assert rows["session"].to_dict() == {"jax": "one", "torch": "two"}
+
+
+def test_a_run_that_ended_after_the_gate_says_so_and_is_not_ranked() -> None:
+    found = frame(make_run(protocol=UNTIMED, samples=Samples(first_step_s=1.0)))
+    assert not rankable(found).any()
+    text = show(found, output="table")
+    assert " ok = " in text
+    assert "= The run was to end after the equality gate" in text

@@ -50,6 +50,7 @@ def nights(
         "throttled": False,
         "simulated": False,
         "altered": False,
+        "untimed": False,
         METRIC: values,
         **dict.fromkeys(CAUSES, "same"),
     }
