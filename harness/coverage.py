@@ -17,8 +17,9 @@ from harness.units import ABSENT
 def markdown(results: Path, scale: str) -> str:
     """Per workload, phase and precision on a processor, how the cells of each style ended.
 
-    One status is that of every backend: of a cell's newest run under its workload's present
-    Major.Minor; a dash where it was never tried.
+    That is the status of a cell's newest run under its workload's present Major.Minor, `gate` in
+    place of `ok` where no run went on from the equality gate, a dash where it was never tried. One
+    status is that of every backend.
     """
     ended = _ended(load_table(results).frame)
     lines = [
@@ -47,7 +48,12 @@ def _ended(runs: pd.DataFrame) -> dict[str, str]:
     present = {name: _series(workload(name).version) for name in workloads()}
     version = runs["workload_version"].astype(str).map(_series)
     mine = runs[version == runs["workload"].astype(str).map(present)]
-    return dict(mine.groupby("cell", observed=True)["status"].last().astype(str))
+    newest = mine.groupby("cell", observed=True)["status"].last().astype(str)
+    timed = set(mine.loc[(mine["status"] == "ok") & ~mine["untimed"], "cell"])
+    return {
+        str(cell): "gate" if status == "ok" and cell not in timed else status
+        for cell, status in newest.items()
+    }
 
 
 def _series(version: str) -> str:

@@ -15,6 +15,7 @@ from harness.metrics import METRICS
 from harness.registry import workload, workloads
 from tests.pictures import SHOWN
 from tests.records import failed_run, make_run, write_session
+from tests.workers import GATE_ONLY
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -77,11 +78,15 @@ def test_the_coverage_of_a_scale_tells_how_every_cell_ended_last(
     infer = "tensorflow -, jax oom, torch -"
     assert f"| lstm_eta | infer | float32 | - | {infer} | - | - |" in lines
     assert not any("| train | bfloat16" in line for line in lines), "not offered"
-    failed = failed_run("numerics", "loss", run="bad", cell=cells[2], **now)
-    write_session(tmp_path, failed, session="two", started_at="2026-12-01T00:00:00Z")
+    later = [
+        failed_run("numerics", "loss", run="bad", cell=cells[2], **now),
+        *(make_run(run=cell, cell=cell, protocol=GATE_ONLY, **now) for cell in (cells[0], once)),
+    ]
+    write_session(tmp_path, *later, session="two", started_at="2026-12-01T00:00:00Z")
     lines = coverage.markdown(tmp_path, "smoke").splitlines()
     told = "tensorflow ok, jax ok, torch numerics"
-    assert f"| lstm_eta | train | float32 | - | {told} | - | - |" in lines
+    one = "tensorflow gate, jax -, torch -"
+    assert f"| lstm_eta | train | float32 | {one} | {told} | - | - |" in lines
 
 
 def test_a_cell_that_never_ended_ok_has_a_row_without_figures() -> None:
