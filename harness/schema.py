@@ -1,6 +1,7 @@
 """The record of a run: one frozen dataclass tree, which is the schema of every results file.
 
 Format history, newest first:
+10 (2026-12): the gate sees the gradients of vectors apart (`Gate.vector_gradient_norm`).
 9 (2026-11): what several devices spend on exchanging gradients (`Samples.exchange`); a session that
     was given no time limit has 0 for it, its runs their scale's (`Protocol.timeout_s`).
 8 (2026-11): every accelerator of a run is watched (`Run.accelerators`), no more the first alone.
@@ -26,7 +27,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-SCHEMA_VERSION = 9
+SCHEMA_VERSION = 10
 
 STATUSES = (
     "ok",
@@ -204,6 +205,7 @@ class Gate:
     output: tuple[float, ...] = ()
     loss: tuple[float, ...] = ()
     gradient_norm: tuple[float, ...] = ()
+    vector_gradient_norm: tuple[float, ...] = ()
     update_norm: tuple[float, ...] = ()
     deviation: dict[str, float] = field(default_factory=dict)
     tolerance: dict[str, float] = field(default_factory=dict)

@@ -32,6 +32,7 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {
     6: lambda fields: _with_loss_scaling(fields),
     7: lambda fields: _with_accelerators(fields),
     8: lambda fields: fields,  # without an exchange between devices
+    9: lambda fields: fields,  # without the norms of vectors' gradients
 }
 """For each older schema version, what turns its line into one of the next version."""
 

@@ -409,7 +409,7 @@ class Measurement:
         reader = gate.GradientReader(self.optimizer)
         updates = gate.UpdateReader(self.model.trainable_variables)
         placed = self.gate_batch = self.trainer.place(self._batches(0, seed=gate.SEED)[0])
-        steps: list[tuple[float, float, float]] = []
+        steps: list[tuple[float, ...]] = []
         self.skipped = 0
         result = self._first_step(placed)
         self.enter("gate")
@@ -419,7 +419,7 @@ class Measurement:
             if not math.isfinite(loss):
                 raise WorkerError("nan", f"the loss of gate step {len(steps) + 1} is {loss}")
             if reader.updates() > len(steps):
-                steps.append((loss, reader.norm(), updates.norm()))
+                steps.append((loss, *reader.norms(), updates.norm()))
             else:
                 self.skipped += 1
             if len(steps) == self.job.protocol.gate_steps:
@@ -436,8 +436,7 @@ class Measurement:
         inputs = self.data.test_inputs(self.arrays, 0, self.scale.eval_batch_size)
         self.placed_inputs = self.trainer.place_inputs(inputs)
         output = gate.outputs(self.trainer, self.placed_inputs)
-        losses, norms, moves = zip(*steps, strict=True)
-        return gate.Figures(output=output, loss=losses, gradient_norm=norms, update_norm=moves)
+        return gate.Figures(output, *zip(*steps, strict=True))
 
     def _judged(self, figures: gate.Figures) -> Gate:
         if self.job.protocol.stop_after == "reference":

@@ -8,13 +8,14 @@ from pathlib import Path
 from statistics import mean, stdev
 
 from harness.cells import parse_cell
+from harness.gate import NORMS
 from harness.registry import workload, workloads
 from harness.schema import Run
 from harness.store import read_file, results_files
 from harness.units import ABSENT, quality
 from harness.workload import Workload
 
-FIGURES = ("output", "loss", "gradient_norm", "update_norm")
+FIGURES = ("output", "loss", *NORMS)
 
 
 def standard(argument: str, results: Path) -> str:
@@ -58,19 +59,20 @@ def _runs(name: str, session: str, results: Path) -> list[Run]:
 
 def _gates(runs: Sequence[Run]) -> str:
     """The worst relative deviation of each figure from the reference, and what is accepted."""
-    head = " | ".join(figure.replace("_", " ") for figure in FIGURES)
-    lines = [f"| equality gate | {head} |", "|---|" + "---:|" * len(FIGURES)]
+    figures = [name for name in FIGURES if any(name in run.gate.deviation for run in runs)]
+    head = " | ".join(figure.replace("_", " ") for figure in figures)
+    lines = [f"| equality gate | {head} |", "|---|" + "---:|" * len(figures)]
     for backend, group in groupby(sorted(runs, key=_group), key=lambda run: _group(run)[0]):
         found = [run.gate.deviation for run in group]
         worst = {name: max(one[name] for one in found if name in one) for name in found[0]}
-        lines.append(f"| {backend} | {_figures(worst)} |")
-    accepted = {_figures(run.gate.tolerance) for run in runs}
-    lines += [f"| accepted | {figures} |" for figures in sorted(accepted)]
+        lines.append(f"| {backend} | {_row(worst, figures)} |")
+    accepted = {_row(run.gate.tolerance, figures) for run in runs}
+    lines += [f"| accepted | {row} |" for row in sorted(accepted)]
     return "\n".join(lines)
 
 
-def _figures(values: dict[str, float]) -> str:
-    return " | ".join(f"{values[name]:.1e}" if name in values else ABSENT for name in FIGURES)
+def _row(values: dict[str, float], figures: Sequence[str]) -> str:
+    return " | ".join(f"{values[name]:.1e}" if name in values else ABSENT for name in figures)
 
 
 def _spread(runs: Sequence[Run], declared: Workload) -> str:

@@ -15,6 +15,7 @@ import pytest
 
 from harness import data
 from harness.cells import BACKENDS, Cell
+from harness.gate import NORMS
 from harness.registry import workloads
 from harness.workload import PIPELINES
 from tests.workers import GATE_CELLS, answer, finished, gate_of
@@ -216,7 +217,7 @@ def test_a_real_worker_passes_the_gate(cell: Cell) -> None:
     report = found.report
     assert report is not None
     assert report.gate.outcome == "passed"
-    figures = {"output", "loss", "gradient_norm", "update_norm"}
+    figures = {"output", "loss", *NORMS}
     assert set(report.gate.deviation) == figures
     assert len(report.gate.loss) == len(report.gate.gradient_norm) == 3
     assert report.numerics["dtype_policy"] == cell.precision

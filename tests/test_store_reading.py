@@ -143,11 +143,11 @@ def test_damage_in_the_middle_is_named_and_skipped(damage: bytes) -> None:
 @pytest.mark.parametrize("number", [1, 2])
 def test_a_file_from_a_later_version_is_refused(number: int) -> None:
     path = write_session(RESULTS, make_run())
-    change(path, number, schema_version=10)
+    change(path, number, schema_version=11)
     with pytest.raises(NewerSchemaError) as caught:
         read_file(path)
     assert str(caught.value) == (
-        f"{NAME} was written by a later Epochmark (schema 10; this one reads up to 9). "
+        f"{NAME} was written by a later Epochmark (schema 11; this one reads up to 10). "
         "Upgrade Epochmark to read it."
     )
     assert caught.value.exit_status == 2
@@ -155,8 +155,8 @@ def test_a_file_from_a_later_version_is_refused(number: int) -> None:
 
 def test_older_lines_are_upgraded_step_by_step(monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_session(RESULTS, make_run())
-    monkeypatch.setattr(schema_json, "SCHEMA_VERSION", 11)
-    steps = {9: {"replay": "one"}, 10: {"log_tail": "two"}}
+    monkeypatch.setattr(schema_json, "SCHEMA_VERSION", 12)
+    steps = {10: {"replay": "one"}, 11: {"log_tail": "two"}}
     for version, fields in steps.items():
         upgrade = lambda found, extra=fields: found | (extra if found["kind"] == "run" else {})  # noqa: E731
         monkeypatch.setitem(schema_json.UPGRADES, version, upgrade)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from importlib.resources import files
 from typing import Any
 
@@ -269,7 +269,7 @@ def test_each_steps_gradient_norm_is_recovered(make: Callable[[], Any], scaled: 
     for number, gradients in enumerate(steps(scale=2.0**15 if scaled else 1.0), 1):
         optimizer.apply(gradients)
         assert reader.updates() == number
-        found.append(reader.norm())
+        found.append(reader.norms()[0])
     assert found == pytest.approx(NORMS, rel=1e-3)
 
 
@@ -278,7 +278,16 @@ def test_a_reader_of_an_optimiser_that_stepped_before_does_not_see_the_old_steps
     optimizer.apply(steps()[0])
     reader = GradientReader(optimizer)
     optimizer.apply(steps()[1])
-    assert reader.norm() == pytest.approx(3.0, rel=1e-4)
+    assert reader.norms()[0] == pytest.approx(3.0, rel=1e-4)
+
+
+def test_the_gradient_of_vectors_is_told_apart() -> None:
+    """A bias that is half as large is no thousandth of the whole norm, and half of this one."""
+    kernel = Variable("", value=np.zeros((2, 1), np.float32))
+    optimizer = Adam(_momentums=[kernel, numbers(0)])
+    reader = GradientReader(optimizer)
+    optimizer.apply([np.array([[30], [40]], np.float32), np.array([1], np.float32)])
+    assert reader.norms() == pytest.approx((math.hypot(50, 1), 1.0), rel=1e-3)
 
 
 def test_a_step_skipped_for_overflow_is_not_an_update() -> None:
@@ -288,7 +297,7 @@ def test_a_step_skipped_for_overflow_is_not_an_update() -> None:
     assert reader.updates() == 0
     optimizer.apply(steps(scale=2.0**15)[0])
     assert reader.updates() == 1
-    assert reader.norm() == pytest.approx(13.0, rel=1e-4)
+    assert reader.norms()[0] == pytest.approx(13.0, rel=1e-4)
 
 
 def test_each_updates_length_is_measured_from_the_one_before() -> None:
@@ -316,12 +325,21 @@ def test_values_that_are_one_number_all_over_take_one_numbers_room() -> None:
 # The verdict
 
 
-EXPECTED = Figures((2.0, -4.0, 0.0), (1.0, 0.5), gradient_norm=(10.0, 5.0), update_norm=(0.2, 0.1))
+EXPECTED = Figures(
+    output=(2.0, -4.0, 0.0),
+    loss=(1.0, 0.5),
+    gradient_norm=(10.0, 5.0),
+    vector_gradient_norm=(1.0, 0.2),
+    update_norm=(0.2, 0.1),
+)
 
 
 def test_losses_and_norms_deviate_by_their_own_size_and_outputs_by_the_largest() -> None:
-    measured = Figures((2.0, -4.1, 0.02), (1.0, 0.51), (10.1, 5.1), (0.2, 0.104))
-    expected = {"output": 0.1 / 4, "loss": 0.02, "gradient_norm": 0.02, "update_norm": 0.04}
+    measured = Figures((2.0, -4.1, 0.02), (1.0, 0.51), (10.1, 5.1), (1.0, 0.1), (0.2, 0.104))
+    expected = {
+        "output": 0.1 / 4, "loss": 0.02, "gradient_norm": 0.02, "vector_gradient_norm": 0.5,
+        "update_norm": 0.04,
+    }  # fmt: skip
     assert deviations(measured, EXPECTED) == pytest.approx(expected)
 
 
@@ -332,13 +350,16 @@ def test_inference_is_judged_by_outputs_alone() -> None:
 def test_equal_figures_pass_and_the_record_holds_them() -> None:
     judged = judge(EXPECTED, EXPECTED, TOLERANCE)
     assert judged.outcome == "passed"
-    kept = (judged.output, judged.loss, judged.gradient_norm, judged.update_norm)
-    assert kept == (
-        EXPECTED.output, EXPECTED.loss, EXPECTED.gradient_norm, EXPECTED.update_norm,
-    )  # fmt: skip
-    names = ("output", "loss", "gradient_norm", "update_norm")
+    names = ("output", "loss", "gradient_norm", "vector_gradient_norm", "update_norm")
+    assert {name: getattr(judged, name) for name in names} == asdict(EXPECTED)
     assert judged.deviation == dict.fromkeys(names, 0.0)
-    assert judged.tolerance == dict(zip(names, (1e-2, 1e-4, 1e-3, 1e-3), strict=True))
+    assert judged.tolerance == dict(zip(names, (1e-2, 1e-4, 1e-3, 1e-3, 1e-3), strict=True))
+
+
+def test_a_model_without_vectors_is_not_judged_by_them() -> None:
+    zeros = replace(EXPECTED, vector_gradient_norm=(0.0, 0.0))
+    assert judge(zeros, zeros, TOLERANCE).outcome == "passed"
+    assert "vector_gradient_norm" not in deviations(zeros, zeros)
 
 
 @pytest.mark.parametrize(
@@ -358,6 +379,11 @@ def test_equal_figures_pass_and_the_record_holds_them() -> None:
             replace(EXPECTED, gradient_norm=(10.0, 5.0125)),
             "failed: gradient_norm",
             "gradient norm is 0.0025 away from the float32 reference, 0.001 allowed",
+        ),
+        (
+            replace(EXPECTED, vector_gradient_norm=(0.5, 0.2)),
+            "failed: vector_gradient_norm",
+            "vector gradient norm is 0.5 away from the float32 reference, 0.001 allowed",
         ),
         (
             replace(EXPECTED, update_norm=(0.2, 0.11)),
@@ -410,7 +436,7 @@ def test_every_workload_and_scale_has_a_reference_of_its_present_declaration() -
             stored = reference(workload, scale)
             assert len(stored.loss) == len(stored.gradient_norm) == 3
             assert len(stored.output) % gate.OUTPUT_EXAMPLES == 0
-            assert len(stored.update_norm) == 3
+            assert len(stored.update_norm) == len(stored.vector_gradient_norm) == 3
             for values in (stored.output, stored.loss, stored.gradient_norm, stored.update_norm):
                 assert np.isfinite(values).all()
                 assert len(set(values)) > 1, "constant figures would hide a fault"
