@@ -86,10 +86,11 @@ def _rows(counted: pd.DataFrame, drifts: Drifts) -> pd.DataFrame:
     rows = plain(summary(runs, drifts))
     told = others(counted)
     words = [told.get(point_of(row), "") if row["status"] == "ok" else "" for row in each(rows)]
-    return _with_spans(rows.assign(beside=words), runs, drifts)
+    # Joined at once: a frame of this many columns, each added by itself, falls into pieces.
+    return pd.concat([rows, _spans(rows, runs, drifts).assign(beside=words)], axis=1).copy()
 
 
-def _with_spans(rows: pd.DataFrame, runs: pd.DataFrame, drifts: Drifts) -> pd.DataFrame:
+def _spans(rows: pd.DataFrame, runs: pd.DataFrame, drifts: Drifts) -> pd.DataFrame:
     """Where the typical process lies; absent (NaN) where there is one alone."""
     more = {name: ends for name, ends in SPANS.items() if name not in INTERVALS}
     columns = {end: [nan] * len(rows) for ends in more.values() for end in ends}
@@ -105,7 +106,7 @@ def _with_spans(rows: pd.DataFrame, runs: pd.DataFrame, drifts: Drifts) -> pd.Da
             found = interval(values, drift=between)
             for end, value in zip(ends, found or (), strict=False):
                 columns[end][places[tuple(key)]] = value
-    return pd.concat([rows, pd.DataFrame(columns, index=rows.index)], axis=1).copy()
+    return pd.DataFrame(columns, index=rows.index)
 
 
 def _forecasts(results: Path) -> Forecasts:
