@@ -37,7 +37,6 @@ OF_MARKS = {
     "lost_fast_paths among the cell's numerics names it.",
     "extrapolated": "The epoch was measured on its first steps only; no quality follows from it.",
     "altered": "The line of the results file is not the one that was written.",
-    "untimed": "It went as far as the equality gate (`run --gate-only`), so it has no time.",
 }
 
 

@@ -34,7 +34,6 @@ MARKS = {
     "slow_path": "an expected fast path was not taken",
     "extrapolated": "epoch extrapolated",
     "altered": "changed after it was written",
-    "untimed": "stopped after the equality gate",
 }
 """What each mark of a row says."""
 

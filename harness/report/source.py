@@ -54,9 +54,12 @@ class Source:
 
 
 def read_source(results: Path) -> Source:
-    """Raises ResultsError where no results file can be read."""
+    """Without runs that ended after the equality gate, which have no figure to show.
+
+    Raises ResultsError where no results file can be read.
+    """
     table = load_table(results)
-    runs = table.frame
+    runs = table.frame[~table.frame["untimed"]].reset_index(drop=True)
     floors = known_floors(results, runs)
     drifts = known_drifts(results, runs)
     counted = plain(latest(chosen(runs)))
