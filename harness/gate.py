@@ -142,10 +142,10 @@ def deviations(measured: Figures, expected: Figures) -> dict[str, float]:
     if measured.loss:
         found["loss"] = _worst(measured.loss, expected.loss, expected.loss)
         for name in NORMS:
-            norms = getattr(expected, name)
-            if not any(norms):
-                continue  # a model without vectors
-            found[name] = _worst(getattr(measured, name), norms, norms)
+            norms, seen = getattr(expected, name), getattr(measured, name)
+            # A model without vectors has nothing to compare; one that has some after all, has.
+            if any(norms) or any(seen):
+                found[name] = _worst(seen, norms, norms)
     return found
 
 

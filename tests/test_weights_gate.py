@@ -437,7 +437,7 @@ def test_every_workload_and_scale_has_a_reference_of_its_present_declaration() -
             assert len(stored.loss) == len(stored.gradient_norm) == 3
             assert len(stored.output) % gate.OUTPUT_EXAMPLES == 0
             assert len(stored.update_norm) == len(stored.vector_gradient_norm) == 3
-            for values in (stored.output, stored.loss, stored.gradient_norm, stored.update_norm):
+            for values in (getattr(stored, name) for name in Figures.__annotations__):
                 assert np.isfinite(values).all()
                 assert len(set(values)) > 1, "constant figures would hide a fault"
             notes = json.loads((files(workload.module) / "reference.json").read_text())[scale]
